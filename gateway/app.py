@@ -1,0 +1,166 @@
+"""A running gateway: opens the ports, serves until it is told to stop, ends what is under way, and leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable
+
+from aiohttp import web
+
+from . import __version__, systemd
+from .config import Config, explain
+from .record.entry import entry
+from .relay.admin import Admin
+from .relay.endpoint import Endpoint
+from .relay.server import DataServer, assert_c_parser, listen, start
+from .relay.site import Site
+from .relay.upstream import Pool
+
+__all__ = ["Gateway", "main", "serve"]
+
+_log = logging.getLogger(__name__)
+
+
+class Gateway:
+    """One process's gateway.  ``async with Gateway(config) as gateway`` serves until the block ends.
+
+    ``config`` has the ports that were really opened, where the given one said 0.
+    """
+
+    def __init__(self, config: Config) -> None:
+        assert_c_parser()
+        # Bound before anything is built from the configuration: with port 0 only now is it known what Host to expect.
+        self._data_socket = listen(config.listen.host, config.listen.port)
+        try:
+            self._admin_socket = listen(config.admin.host, config.admin.port)
+        except OSError:
+            self._data_socket.close()
+            raise
+        self.config = _with_ports(config, self._data_socket.getsockname()[1], self._admin_socket.getsockname()[1])
+        self.site = Site.of(self.config)
+        self.pools: dict[str, Pool] = {}
+        self.handler: Endpoint
+        self._runners: list[web.BaseRunner] = []
+
+    async def __aenter__(self) -> Gateway:
+        config, site = self.config, self.site
+        site.audit.open()
+        site.audit.write({**entry("started"), "version": __version__})
+        self.pools.update((name, Pool(name, each, config.limits)) for name, each in config.upstreams.items())
+        self.handler = Endpoint(site, self.pools)
+        server = DataServer(site, self.handler)
+        admin = web.Server(Admin(site, self.pools), access_log=None, handler_cancellation=True)
+        self._runners.append(await start(server, self._data_socket, 1.0))
+        self._runners.append(await start(admin, self._admin_socket, 1.0))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.site.draining = True
+        await self.handler.drain(self.config.limits.drain_timeout)
+        for runner in self._runners:
+            await runner.cleanup()
+        for pool in self.pools.values():
+            await pool.close()
+        self.site.audit.write(entry("stopped"), required=False)
+        self.site.audit.close()
+
+    def endpoint(self, upstream: str) -> str:
+        """The URL at which clients find an upstream."""
+        return f"{self.config.listen.base_url}/{upstream}/mcp"
+
+    @property
+    def admin_url(self) -> str:
+        """Base URL of the admin port."""
+        admin = self.config.admin
+        host = f"[{admin.host}]" if ":" in admin.host else admin.host
+        return f"http://{host}:{admin.port}"
+
+    def describe(self) -> list[str]:
+        """What is served where, for whom, with which hooks: a line each."""
+        return explain(self.config)
+
+
+def _with_ports(config: Config, port: int, admin_port: int) -> Config:
+    return config.model_copy(
+        update={
+            "listen": config.listen.model_copy(update={"port": port}),
+            "admin": config.admin.model_copy(update={"port": admin_port}),
+        }
+    )
+
+
+async def serve(config: Config, announce: Callable[[Gateway], None]) -> None:
+    """Serve until SIGTERM or SIGINT; tells systemd, where it is there, what is going on."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    watchdog: asyncio.Task[None] | None = None
+    async with Gateway(config) as gateway:
+        announce(gateway)
+        systemd.ready(f"serving {len(config.upstreams)} upstreams on {gateway.config.listen.base_url}")
+        if (interval := systemd.watchdog_interval()) is not None:
+            watchdog = asyncio.create_task(_watch(interval))
+        await stop.wait()
+        _log.info("stopping: waiting up to %g s for calls under way", config.limits.drain_timeout)
+        systemd.stopping()
+    if watchdog is not None:
+        watchdog.cancel()
+        await asyncio.gather(watchdog, return_exceptions=True)
+
+
+async def _watch(interval: float) -> None:
+    """Tell systemd that the event loop turns; if it hangs, this does not run and systemd restarts the process."""
+    while True:
+        systemd.notify("WATCHDOG=1")
+        await asyncio.sleep(interval)
+
+
+def main(config: Config, *, announce: Callable[[Gateway], None]) -> int:
+    """Run a gateway in this process until it is told to stop.  Returns the exit code."""
+    _start_logging(config)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(serve(config, announce))
+    except OSError as error:
+        _log.error("cannot start: %s", error)  # noqa: TRY400  an operator needs the sentence, not the traceback
+        return 1
+    return 0
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's where it is installed: it halves the CPU of a call and changes nothing else."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+class _JsonLines(logging.Formatter):
+    """One JSON object a line, pure ASCII."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def _start_logging(config: Config) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    if config.logging.format == "json":
+        handler.setFormatter(_JsonLines())
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=config.logging.level.upper(), handlers=[handler], force=True)

@@ -1,0 +1,171 @@
+"""Finding secrets in text: one pass that says which rules could match, then only those rules.
+
+The first pass is an RE2 Set over all keywords, about 0.8 GB/s and one DFA whatever the number of rules.  Everything is
+done on UTF-8 bytes: RE2 works on bytes, and mapping its offsets to characters would cost more than the search.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import re2  # type: ignore[import-untyped]
+
+from .controls import SUSPECT_RE2
+from .ruleset import Rule, RulesError, compile_pattern
+
+__all__ = ["Detector", "Redaction", "encode", "is_placeholder"]
+
+# RE2 keeps its DFA within this; the default of 8 MiB is too small for a few hundred rules without keywords.
+_SET_MEMORY = 64 << 20
+
+# What a pattern is made of, as far as it takes to tell an anchor from a class or an escape that looks like one.
+_PART = re.compile(r"\\Q.*?(?:\\E|\Z)|\\.|\[\^?\]?(?:\\.|\[:\^?[a-z]+:\]|[^\]\\])*\]|.", re.DOTALL)
+_ANCHORS = frozenset(("^", "$", r"\A", r"\z"))
+
+_STAND_INS = frozenset((b"password", b"passwd", b"pass", b"secret", b"token", b"pwd"))
+
+
+def encode(text: str) -> bytes:
+    """UTF-8, also of lone surrogates, which only come from documents that were not read from the wire."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+@dataclass(frozen=True, slots=True)
+class Redaction:
+    """What became of one text: the new text, and how often each rule matched."""
+
+    text: str
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    id: str
+    program: Any
+    group: int
+    replacement: bytes
+    redacts: bool
+    skip_placeholders: bool
+    anchored: bool
+
+
+class Detector:
+    """Rules, compiled.  ``redacting`` names the rules whose matches are replaced; the others are only counted."""
+
+    __slots__ = ("_owners", "_rules", "_set")
+
+    # What ``first_pass`` answers for control and invisible characters.
+    CONTROLS = -1
+
+    def __init__(self, rules: Sequence[Rule], redacting: Iterable[str] = ()) -> None:
+        replaced = frozenset(redacting)
+        self._rules = tuple(_compile(rule, rule.id in replaced) for rule in rules)
+        options = re2.Options()
+        options.log_errors = False
+        options.max_mem = _SET_MEMORY
+        # Looser than the rules themselves, so that a keyword is found however it is written.
+        options.case_sensitive = False
+        self._set = re2.Set.SearchSet(options)
+        self._owners: list[int] = []
+        for index, rule in enumerate(rules):
+            for needle in map(re2.escape, rule.keywords) if rule.keywords else (rule.pattern,):
+                self._add(needle, index)
+        self._add(SUSPECT_RE2, self.CONTROLS)
+        try:
+            self._set.Compile()
+        except re2.error as error:
+            raise RulesError("the rules are too many or too large together; give them keywords") from error
+        for index, rule in enumerate(rules):
+            # A set that ran out of memory would find nothing and say nothing.
+            for word in rule.keywords:
+                if index not in self.first_pass(encode(word)):
+                    raise RulesError("the rules are too many or too large together; give them keywords")
+
+    def _add(self, needle: str, owner: int) -> None:
+        self._set.Add(needle.encode())
+        self._owners.append(owner)
+
+    def first_pass(self, text: bytes) -> tuple[int, ...]:
+        """Which rules could match somewhere in the text, in their order; CONTROLS first."""
+        hits = self._set.Match(text)
+        if hits is None:
+            return ()
+        return tuple(sorted({self._owners[hit] for hit in hits}))
+
+    def second_pass(self, candidates: Iterable[int], text: bytes) -> tuple[int, ...]:
+        """Those candidates that do match somewhere, or of which only single strings can tell."""
+        return tuple(
+            candidate
+            for candidate in candidates
+            if candidate == self.CONTROLS
+            or self._rules[candidate].anchored
+            or self._rules[candidate].program.search(text) is not None
+        )
+
+    def locate(self, candidates: Iterable[int], texts: Sequence[bytes]) -> list[int]:
+        """Indexes of those texts that a candidate rule may match, in order.  Linear in their total length."""
+        starts = list(itertools.accumulate((len(text) + 1 for text in texts), initial=0))
+        joined = b"\n".join(texts)
+        found: set[int] = set()
+        for candidate in candidates:
+            rule = self._rules[candidate]
+            if rule.anchored:
+                found.update(index for index, text in enumerate(texts) if rule.program.search(text) is not None)
+                continue
+            for match in rule.program.finditer(joined):
+                # A match that crosses texts is none, but one inside any of them may hide behind it.
+                first = bisect.bisect_right(starts, match.start()) - 1
+                last = bisect.bisect_right(starts, match.end() - 1) - 1
+                found.update(range(first, min(last, len(texts) - 1) + 1))
+        return sorted(found)
+
+    def redact(self, candidates: Iterable[int], text: bytes) -> Redaction | None:
+        """The text with what the candidate rules find in it replaced; None when they find nothing."""
+        counts: dict[str, int] = {}
+        for candidate in candidates:
+            rule = self._rules[candidate]
+            pieces: list[bytes] = []
+            end = 0
+            count = 0
+            for match in rule.program.finditer(text):
+                start, stop = match.span(rule.group)
+                if start < 0 or start == stop:
+                    continue
+                secret = text[start:stop]
+                if secret.startswith(b"[redacted:") or (rule.skip_placeholders and is_placeholder(secret)):
+                    continue
+                count += 1
+                pieces += (text[end:start], rule.replacement)
+                end = stop
+            if count:
+                counts[rule.id] = count
+                if rule.redacts:
+                    pieces.append(text[end:])
+                    text = b"".join(pieces)
+        return Redaction(text.decode("utf-8", "surrogatepass"), counts) if counts else None
+
+
+def is_placeholder(secret: bytes) -> bool:
+    """Whether a match is plainly a stand-in, such as ``ghp_xxxx``, ``AKIA...EXAMPLE`` or ``****``."""
+    if len(secret) < 16:
+        return len(set(secret)) < 2 or secret.lower() in _STAND_INS
+    return len(set(secret[-16:])) < 5 or b"EXAMPLE" in secret.upper()
+
+
+def _compile(rule: Rule, redacts: bool) -> _Compiled:
+    program = compile_pattern(rule.pattern, f"rule {rule.id}")
+    return _Compiled(
+        rule.id,
+        program,
+        1 if program.groups else 0,
+        b"[redacted:" + rule.id.encode() + b"]",
+        redacts,
+        rule.skip_placeholders,
+        # These mean the edges of one string, but the first passes see many strings joined.
+        any(part in _ANCHORS for part in _PART.findall(rule.pattern)),
+    )

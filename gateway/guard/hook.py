@@ -1,0 +1,126 @@
+"""The hook interface: what judges a message, and what it may say.
+
+A hook sees every message - requests, notifications, progress, log messages, server requests, results, errors - in both
+directions, on POST, GET and resumed streams, one at a time and in order.  Built-in hooks use nothing that is not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from ..protocol.errors import Refusal
+from ..protocol.message import Call, Message
+
+if TYPE_CHECKING:
+    from ..config import Policy
+
+__all__ = ["PASS", "AsyncHook", "Block", "Drop", "Exchange", "Finding", "Hook", "Pass", "Replace", "Verdict"]
+
+
+class Pass:
+    """Let the message through as it is.  Use the one instance, ``PASS``."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "PASS"
+
+
+PASS = Pass()
+
+
+@dataclass(frozen=True, slots=True)
+class Replace:
+    """Let this message through instead.  Kind, id and method must be those of the original."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Withhold a notification; nobody is told.  On anything that needs an answer this counts as a Block."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Withhold the message and answer its request with this error."""
+
+    error: Refusal
+
+
+Verdict = Pass | Replace | Drop | Block
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something worth recording that a hook saw: it reaches the audit record and the metrics, never the peers.
+
+    ``rule`` comes from configuration or code, never from a message: it becomes a metric label.
+    ``action`` is what was done: ``redact``, ``block``, ``flag`` or ``strip``.
+    ``place`` is where it was, as a JSON pointer without values, such as ``/result/content/0/text``.
+    """
+
+    hook: str
+    rule: str
+    action: str
+    place: str
+    count: int = 1
+
+
+@dataclass(slots=True)
+class Exchange:
+    """What a hook may know of the exchange that a message belongs to: a client's HTTP request and all that answers it.
+
+    ``request``  the audit id of the exchange
+    ``client``   the authenticated client's name in the configuration
+    ``upstream`` the upstream's name in the configuration
+    ``policy``   the client's policy, ``policy_name`` its name
+    ``revision`` the protocol revision spoken, such as ``2025-11-25``; None before it is known (initialize)
+    ``call``     the client's request that this exchange serves; None for notifications, responses and GET streams
+    ``client_capabilities`` what the client declared
+    ``state``    room for a hook's own data, by hook name; lives as long as the exchange
+    """
+
+    request: str
+    client: str
+    upstream: str
+    policy_name: str
+    policy: Policy
+    revision: str | None = None
+    call: Call | None = None
+    client_capabilities: Mapping[str, Any] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+    state: dict[str, Any] = field(default_factory=dict)
+
+    def note(self, finding: Finding) -> None:
+        """Record a finding with this exchange."""
+        self.findings.append(finding)
+
+
+@runtime_checkable
+class Hook(Protocol):
+    """Judges one message, at once: no IO, no clock of its own.  An exception blocks the message."""
+
+    name: str
+
+    def on_message(self, message: Message, exchange: Exchange) -> Verdict:
+        """Called once for each message that the hook's ``directions`` and ``methods`` select."""
+        ...
+
+
+@runtime_checkable
+class AsyncHook(Protocol):
+    """Judges one message after asking somebody.  Needs a ``timeout``; no verdict in time blocks the message.
+
+    Messages of the same stream wait their turn; other streams go on.
+    """
+
+    name: str
+
+    async def on_message(self, message: Message, exchange: Exchange) -> Verdict:
+        """As for Hook, but may await."""
+        ...

@@ -1,0 +1,73 @@
+"""One JSON-RPC message as the gateway handles it: who sent it, what it says, and which request it answers."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Any
+
+from ..wire.envelope import Envelope, Kind, RequestId
+
+__all__ = ["Call", "Message", "Sender"]
+
+
+class Sender(enum.Enum):
+    """Which side a message comes from: the MCP client or the MCP server."""
+
+    CLIENT = "client"
+    SERVER = "server"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request that is under way: what a response must be judged by, since the response itself names no method.
+
+    ``name`` is what the request is about: ``params.name`` of tools/call and prompts/get, ``params.uri`` of resource
+    methods, None for the rest.
+    """
+
+    id: RequestId
+    method: str
+    name: str | None = None
+
+
+class Message:
+    """A judged unit: one request, notification, result or error.
+
+    ``document`` is the parsed JSON object.  Treat it as frozen: a hook that wants a change returns
+    ``Replace(message.with_document(...))``, so that the original bytes still pass when nothing changed.
+    ``method`` is the message's own method, or for a result or error the method of the request that it answers.
+    ``call`` is that request (None on requests, notifications, and errors that answer nothing known).
+    """
+
+    __slots__ = ("call", "document", "id", "kind", "method", "sender")
+
+    def __init__(self, envelope: Envelope, document: dict[str, Any], sender: Sender, call: Call | None = None) -> None:
+        self.kind = envelope.kind
+        self.id = envelope.id
+        self.method = envelope.method if call is None else call.method
+        self.document = document
+        self.sender = sender
+        self.call = call
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """``params`` of a request or notification; an empty dict where the member is absent."""
+        return self.document.get("params") or {}
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """``result`` of a result; raises KeyError on any other kind."""
+        return self.document["result"]  # type: ignore[no-any-return]
+
+    @property
+    def is_response(self) -> bool:
+        """True for results and errors."""
+        return self.kind is Kind.RESULT or self.kind is Kind.ERROR
+
+    def with_document(self, document: dict[str, Any]) -> Message:
+        """The same message with other contents.  The envelope (jsonrpc, id, method, shape) must stay as it is."""
+        return Message(Envelope(self.kind, self.id, self.method), document, self.sender, self.call)
+
+    def __repr__(self) -> str:
+        return f"<Message {self.sender.value} {self.kind.value} {self.method} id={self.id!r}>"

@@ -1,0 +1,63 @@
+"""Revision 2026-07-28 and its like: each request says for itself what it speaks.
+
+The order of checks is the reference server's: members of ``_meta`` present, then headers against the body, then
+whether the revision is served (rule 6.4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .errors import HeaderMismatch, InvalidParams, UnsupportedRevision
+from .headers import VERSION, Fields, check_mirrored
+from .revisions import SUPPORTED, Revision, revision
+
+__all__ = ["CAPABILITIES_MEMBER", "SUBSCRIPTION_ID", "VERSION_MEMBER", "check_request", "speaks_modern", "unsupported"]
+
+VERSION_MEMBER = "io.modelcontextprotocol/protocolVersion"
+CAPABILITIES_MEMBER = "io.modelcontextprotocol/clientCapabilities"
+SUBSCRIPTION_ID = "io.modelcontextprotocol/subscriptionId"
+
+
+def speaks_modern(header: str | None, params: Mapping[str, Any]) -> bool:
+    """Whether a message belongs to a stateless revision: its header or its body says so (rules 6.24, 6.25).
+
+    A header with a revision that nobody knows is read as modern: those are the rules that refuse it with what is
+    supported (rule 6.3).
+    """
+    if header is not None:
+        known = revision(header)
+        if known is None or known.stateless:
+            return True
+    meta = params.get("_meta")
+    return isinstance(meta, dict) and VERSION_MEMBER in meta
+
+
+def check_request(fields: Fields, method: str, params: Mapping[str, Any]) -> Revision:
+    """The revision of a stateless request.
+
+    Raises InvalidParams, HeaderMismatch or UnsupportedRevision (rules 6.1-6.10).
+    """
+    meta = params.get("_meta")
+    if not isinstance(meta, dict):
+        raise InvalidParams("params._meta is missing: a request of this revision carries its envelope there")
+    named = meta.get(VERSION_MEMBER)
+    if not isinstance(named, str):
+        raise InvalidParams(f'params._meta needs a string "{VERSION_MEMBER}"')
+    if not isinstance(meta.get(CAPABILITIES_MEMBER), dict):
+        raise InvalidParams(f'params._meta needs an object "{CAPABILITIES_MEMBER}"')
+    if fields.get(VERSION) != named:
+        raise HeaderMismatch(f"header {VERSION} must be present and equal params._meta's protocolVersion")
+    check_mirrored(fields, method, params)
+    known = revision(named)
+    if known is None or not known.stateless:
+        raise unsupported(named)
+    return known
+
+
+def unsupported(requested: str) -> UnsupportedRevision:
+    """The error for a revision that is not served, with what is (rule 6.3)."""
+    return UnsupportedRevision(
+        "this protocol revision is not supported", data={"supported": list(SUPPORTED), "requested": requested[:64]}
+    )

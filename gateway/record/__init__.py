@@ -1,0 +1,3 @@
+"""What is remembered: audit records and metrics."""
+
+from __future__ import annotations

@@ -1,0 +1,375 @@
+"""The audit file: one JSON object a line, in ASCII, append-only.
+
+A line is complete and acknowledged, or ``write`` has raised.  What can go wrong is a write that ends in the middle
+(disk full, IO error, a killed process): the torn line stays, is terminated before anything else is written, and the
+record ``repaired`` after it says which sequence number is not to be believed.  Every line uses up one sequence number,
+so a reader who finds a gap knows that something was taken away.
+
+One process writes a file; it may be renamed or deleted under its feet, which is noticed at the next write.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import stat
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import orjson
+
+from ..protocol.errors import AuditUnavailable
+
+__all__ = ["MAX_FIELD_CHARS", "Audit", "AuditCounts", "Mode"]
+
+_log = logging.getLogger(__name__)
+
+Mode = Literal["required", "best_effort", "off"]
+
+MAX_FIELD_CHARS = 256
+_MAX_ENTRIES = 64
+_MAX_DEPTH = 8
+
+# A full disk fails every record: once a minute says it as well as a thousand times a second.
+_SILENCE = 60.0
+_ROTATION_PAUSE = 60.0
+_MAX_TORN = 32
+
+# Far more than a record can be; a file without a line end in that much is not ours.
+_TAIL = 4 * 1024 * 1024
+_BLOCK = 64 * 1024
+
+
+class AuditCounts(Protocol):
+    """What metrics read from an audit file."""
+
+    @property
+    def records(self) -> int: ...
+    @property
+    def failures(self) -> int: ...
+    @property
+    def drops(self) -> int: ...
+
+
+class Audit:
+    """An audit file.
+
+    ``records``  records written since the start
+    ``failures`` writes that failed
+    ``drops``    records that were lost because nobody was told: mode ``best_effort``, or ``required=False``
+    ``sequence`` the number of the last line
+    """
+
+    __slots__ = (
+        "_broken_line", "_clock", "_failed_in_a_row", "_fd", "_identity", "_keep_files", "_max_file_size", "_mode",
+        "_path", "_rotate_again", "_second", "_second_text", "_silent_until", "_size", "_torn", "drops", "failures",
+        "records", "sequence",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        path: str | Path,
+        mode: Mode = "required",
+        max_file_size: int = 64 * 1024 * 1024,
+        keep_files: int = 10,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """``max_file_size`` in bytes; ``keep_files`` older files stay beside the current one, as PATH.1 (the youngest)
+        and so on.  ``clock`` gives seconds since the epoch.  Nothing is opened yet."""
+        if keep_files < 1 or max_file_size < 1:
+            raise ValueError("an audit file needs at least one older file and one byte")
+        self._path = Path(path)
+        self._mode = mode
+        self._max_file_size = max_file_size
+        self._keep_files = keep_files
+        self._clock = clock
+        self._fd = -1
+        self._identity = (0, 0)
+        self._size = 0
+        # Whether the file ends in the middle of a line, and the numbers of such lines that no record has named yet.
+        self._broken_line = False
+        self._torn: list[int] = []
+        self._failed_in_a_row = 0
+        self._silent_until = 0.0
+        self._rotate_again = 0.0
+        self._second = -1
+        self._second_text = ""
+        self.records = 0
+        self.failures = 0
+        self.drops = 0
+        self.sequence = 0
+
+    def open(self) -> None:
+        """Open or create the file, go on from its last sequence number, repair a torn last line.
+
+        Raises AuditUnavailable in mode ``required``.  In mode ``best_effort`` the next write tries again.
+        """
+        if self._mode == "off":
+            return
+        try:
+            self._prepare()
+        except OSError as error:
+            self._failed(error, self._mode == "required")
+
+    def write(self, entry: Mapping[str, object], *, required: bool = True) -> int:
+        """Append a record and return its sequence number; the line is with the operating system when this returns.
+
+        Raises AuditUnavailable when that failed, the mode is ``required`` and so is this record; otherwise the loss is
+        counted in ``drops`` and 0 is returned.  Mode ``off`` writes nothing and returns 0.  Raises TypeError for a
+        value that is not JSON.  Strings beyond 256 characters are cut and marked.
+        """
+        if self._mode == "off":
+            return 0
+        record = {name: _bounded(value, 0) for name, value in entry.items()}
+        if "time" in record or "seq" in record:
+            raise TypeError("time and seq are the audit file's own")
+        try:
+            self._prepare()
+            return self._write_record(record)
+        except OSError as error:
+            self._failed(error, required and self._mode == "required")
+            self.drops += 1
+            return 0
+
+    def check(self) -> str | None:
+        """None when the next record can be written, as far as can be known, else why not.
+
+        After a failure this tries: the record ``resumed`` (or ``repaired``) says that the audit trail goes on.
+        """
+        if self._mode == "off":
+            return None
+        try:
+            self._prepare()
+        except OSError as error:
+            self._failed(error, False)
+            return _cause(error)
+        return None
+
+    def close(self) -> None:
+        """Close the file.  A later write would open it again."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    # -- records ------------------------------------------------------------------------------------------------------
+
+    def _write_record(self, record: Mapping[str, object]) -> int:
+        number = self.sequence + 1
+        line = _encode({"time": self._time(), "seq": number, **record})
+        if self._size and self._size + len(line) > self._max_file_size:
+            self._rotate()
+        before = self._size
+        try:
+            self._append(line)
+        except OSError:
+            if self._size > before:
+                self.sequence = number
+                if len(self._torn) < _MAX_TORN:
+                    self._torn.append(number)
+            raise
+        self.sequence = number
+        self.records += 1
+        return number
+
+    def _append(self, data: bytes) -> None:
+        """All bytes, or OSError.  The one place that writes: what makes a record durable belongs here."""
+        view = memoryview(data)
+        while view:
+            written = os.write(self._fd, view)
+            if written:
+                self._size += written
+                self._broken_line = view[written - 1] != 0x0A
+            view = view[written:]
+
+    def _time(self) -> str:
+        """RFC 3339 in UTC with milliseconds."""
+        second, fraction = divmod(self._clock(), 1)
+        if second != self._second:
+            self._second = int(second)
+            self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._second_text}.{int(fraction * 1000):03d}Z"
+
+    # -- the file -----------------------------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        """Make sure that the open file is the one at the path, and that it ends with a line end."""
+        try:
+            status = os.stat(self._path)  # noqa: PTH116 - half the time of Path.stat, and this is done for each record
+        except FileNotFoundError:
+            status = None
+        if status is None or self._fd < 0 or (status.st_dev, status.st_ino) != self._identity:
+            self._open_file()
+        else:
+            self._size = status.st_size
+        if self._broken_line or self._torn or self._failed_in_a_row:
+            self._recover()
+
+    def _recover(self) -> None:
+        if self._broken_line:
+            self._append(b"\n")
+        record: dict[str, object] = {"event": "repaired", "torn": self._torn} if self._torn else {"event": "resumed"}
+        if self._failed_in_a_row:
+            record["failed"] = self._failed_in_a_row
+        torn = len(self._torn)
+        self._write_record(record)
+        del self._torn[:torn]
+        self._failed_in_a_row = 0
+
+    def _open_file(self) -> None:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Not blocking: a FIFO at this path must not hold up the gateway before it is refused.
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        fd = os.open(self._path, flags, 0o600)
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError("is not a regular file")
+            last, torn = _last_sequence(fd, status.st_size)
+            if last is None:
+                last = self._last_sequence_before()
+        except BaseException:
+            os.close(fd)
+            raise
+        self.close()
+        identity = (status.st_dev, status.st_ino)
+        known = self._broken_line and identity == self._identity
+        self._fd = fd
+        self._identity = identity
+        self._size = status.st_size
+        self._broken_line = torn
+        self.sequence = max(self.sequence, last)
+        if torn and not known:
+            self.sequence += 1
+            self._torn.append(self.sequence)
+
+    def _last_sequence_before(self) -> int:
+        """The last number of the youngest older file: a rotation may have been the last thing that was done."""
+        try:
+            fd = os.open(self._older(1), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return 0
+        try:
+            return _last_sequence(fd, os.fstat(fd).st_size)[0] or 0
+        finally:
+            os.close(fd)
+
+    def _older(self, age: int) -> str:
+        return f"{self._path}.{age}"
+
+    def _rotate(self) -> None:
+        """Begin a new file.  When that fails the current one goes on, larger than it should be, until it works."""
+        now = self._clock()
+        if 0 <= self._rotate_again - now <= _ROTATION_PAUSE:
+            return
+        try:
+            # Only up to the first gap, which a rotation that failed half-way may have left: nothing is lost then.
+            ages = range(1, self._keep_files)
+            free = next((age for age in ages if not Path(self._older(age)).exists()), self._keep_files)
+            for age in range(free, 1, -1):
+                os.replace(self._older(age - 1), self._older(age))  # noqa: PTH105 - as _prepare
+            os.replace(self._path, self._older(1))  # noqa: PTH105
+            try:
+                self._open_file()
+            except OSError:
+                os.replace(self._older(1), self._path)  # noqa: PTH105
+                raise
+        except OSError as error:
+            _log.error("%s could not be rotated and goes on growing: %s", self._path, _cause(error))
+            self._rotate_again = now + _ROTATION_PAUSE
+
+    # -- failures -----------------------------------------------------------------------------------------------------
+
+    def _failed(self, error: OSError, fatal: bool) -> None:
+        self.failures += 1
+        self._failed_in_a_row += 1
+        now = self._clock()
+        if not 0 <= self._silent_until - now <= _SILENCE:
+            self._silent_until = now + _SILENCE
+            _log.error(
+                "audit records cannot be written to %s: %s (%d failures, %d records lost so far)",
+                self._path, _cause(error), self.failures, self.drops,
+            )  # fmt: skip
+        if fatal:
+            raise AuditUnavailable(
+                "the request cannot be recorded, so it is not served", key="audit.path", headers={"Retry-After": "1"}
+            ) from error
+
+    def __repr__(self) -> str:
+        return f"<Audit {self._path} {self._mode} seq={self.sequence}>"
+
+
+def _cause(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
+def _encode(record: Mapping[str, object]) -> bytes:
+    """One line of ASCII.  What terminals and line splitters act on (ESC, U+0085, U+2028) comes out escaped."""
+    try:
+        line = orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+    except orjson.JSONEncodeError:
+        line = b"\xff"  # lone surrogates, or integers beyond 64 bit
+    if not line.isascii():
+        line = json.dumps(record, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"
+    return line.replace(b"\x7f", b"\\u007f") if b"\x7f" in line else line
+
+
+def _bounded(value: Any, depth: int) -> Any:
+    """The value with strings cut at 256 characters, and at most 64 entries in an object or array, 8 levels deep."""
+    kind = type(value)
+    if kind is str:
+        return value if len(value) <= MAX_FIELD_CHARS else _cut(value)
+    if kind is int or kind is float or kind is bool or value is None:
+        return value
+    if isinstance(value, str):
+        return _bounded(value[:], depth)
+    if depth == _MAX_DEPTH:
+        return "..."
+    if kind is dict:
+        if len(value) > _MAX_ENTRIES:
+            value = {**dict(list(value.items())[:_MAX_ENTRIES]), "...": len(value) - _MAX_ENTRIES}
+        return {
+            name if len(name) <= MAX_FIELD_CHARS else _cut(name): _bounded(member, depth + 1)
+            for name, member in value.items()
+        }
+    if kind is list or kind is tuple:
+        items = [_bounded(item, depth + 1) for item in value[:_MAX_ENTRIES]]
+        if len(value) > _MAX_ENTRIES:
+            items.append(f"...({len(value) - _MAX_ENTRIES})")
+        return items
+    raise TypeError(f"{kind.__name__} does not belong in an audit record")
+
+
+def _cut(text: str) -> str:
+    return f"{text[:MAX_FIELD_CHARS]}...({len(text) - MAX_FIELD_CHARS})"
+
+
+def _last_sequence(fd: int, size: int) -> tuple[int | None, bool]:
+    """The last number in a file (None when there is none), and whether the file ends in the middle of a line."""
+    tail = b""
+    position = size
+    torn = False
+    while position > 0 and len(tail) < _TAIL:
+        length = min(_BLOCK, position)
+        position -= length
+        tail = os.pread(fd, length, position) + tail
+        torn = not tail.endswith(b"\n")
+        lines = tail.split(b"\n")
+        # The first piece may be the end of a line; the last one is empty, or the torn line.
+        for line in reversed(lines[0 if position == 0 else 1 : -1]):
+            number = _sequence_of(line)
+            if number is not None:
+                return number, torn
+    return None, torn
+
+
+def _sequence_of(line: bytes) -> int | None:
+    try:
+        record = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    number = record.get("seq") if type(record) is dict else None
+    return number if type(number) is int else None

@@ -1,0 +1,187 @@
+"""What an audit record says: its fields, in one place, and what of a message may be remembered.
+
+Values of arguments never enter a record; session ids, and names that nobody declared, only as digests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+import orjson
+
+__all__ = ["Arguments", "Event", "Found", "audit_name", "describe_arguments", "entry"]
+
+Event = Literal[
+    "request.accepted", "request.refused", "request.finished", "message.blocked", "started", "reloaded", "stopped",
+]  # fmt: skip
+"""What happened.  The audit file itself adds ``repaired`` and ``resumed``."""
+
+Arguments = tuple[Any, str]
+"""Shape and digest, as :func:`describe_arguments` gives them."""
+
+_MAX_FINDINGS = 32
+_MAX_DEPTH = 4
+_MAX_MEMBERS = 16
+_MAX_ITEMS = 4
+_MAX_SHAPE_NODES = 64
+_MAX_MEMBER_CHARS = 64
+
+
+class Found(Protocol):
+    """A finding of a hook (``gateway.guard.hook.Finding``), as a record needs it."""
+
+    @property
+    def hook(self) -> str: ...
+    @property
+    def rule(self) -> str: ...
+    @property
+    def action(self) -> str: ...
+    @property
+    def place(self) -> str: ...
+    @property
+    def count(self) -> int: ...
+
+
+def entry(
+    event: Event,
+    *,
+    request: str | None = None,
+    client: str | None = None,
+    session: str | None = None,
+    upstream: str | None = None,
+    revision: str | None = None,
+    http: str | None = None,
+    method: str | None = None,
+    name: str | None = None,
+    decision: str | None = None,
+    rule: str | None = None,
+    key: str | None = None,
+    arguments: Arguments | None = None,
+    bytes_in: int | None = None,
+    bytes_out: int | None = None,
+    first: float | None = None,
+    last: float | None = None,
+    findings: Sequence[Found] = (),
+    outcome: str | None = None,
+    status: int | None = None,
+    code: int | None = None,
+    remote: str | None = None,
+) -> dict[str, object]:
+    """The record of an event, without what is not known.  ``Audit.write`` adds ``time`` and ``seq``.
+
+    ``request``   the audit id of the exchange; it is also in ``error.data.request``
+    ``session``   the digest of the session id (``Session.digest``), never the id
+    ``http``      the HTTP method where there is no message
+    ``method``, ``name``  see :func:`audit_name`
+    ``decision``  ``allow``, ``deny``, ``replace``, ``drop`` or ``block``; ``rule`` and ``key`` say what decided
+    ``bytes_in``, ``bytes_out``  bytes of body from and to the client
+    ``first``, ``last``  seconds from the request's head to the first and to the last byte of its answer
+    ``status``    HTTP status of the answer, ``code`` its JSON-RPC error code
+    ``remote``    the peer's address
+    """
+    fields: dict[str, object] = {
+        "event": event,
+        "request": request,
+        "client": client,
+        "session": session,
+        "upstream": upstream,
+        "revision": revision,
+        "http": http,
+        "method": method,
+        "name": name,
+        "decision": decision,
+        "rule": rule,
+        "key": key,
+        "arguments": None if arguments is None else {"shape": arguments[0], "digest": arguments[1]},
+        "bytes": _pair("in", bytes_in, "out", bytes_out),
+        "ms": _pair("first", _milliseconds(first), "last", _milliseconds(last)),
+        "findings": _findings(findings) if findings else None,
+        "outcome": outcome,
+        "status": status,
+        "code": code,
+        "remote": remote,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def audit_name(name: str, known: bool) -> str:
+    """``name`` where it is one that was declared (by configuration, or by the upstream's own list), else its digest:
+    ``sha256:`` and 16 hexadecimal digits.  So a peer cannot write what it likes into the record."""
+    if known:
+        return name
+    return "sha256:" + hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def describe_arguments(arguments: Any) -> Arguments:
+    """Types and sizes of a JSON value, and the digest of the whole: ``({"city": "string(4)"}, "sha256:...")``.
+
+    The shape goes 4 levels deep, 16 members and 4 items wide, 64 nodes in all; ``...`` counts what it leaves out.
+    Names of members are kept, cut at 64 characters.  Sizes are characters, items and members.
+
+    The digest is the SHA-256 of the value with sorted members.  It shows that two calls had the same arguments, and
+    proves what they were to somebody who has them.  It is not a secret: whoever can try all plausible values (a city, a
+    PIN) finds the one that fits.  Linear in the size of the value.
+    """
+    return _shape(arguments, 0, [_MAX_SHAPE_NODES]), "sha256:" + hashlib.sha256(_canonical(arguments)).hexdigest()
+
+
+def _canonical(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except orjson.JSONEncodeError:
+        # Integers beyond 64 bit.
+        return json.dumps(value, sort_keys=True, separators=(",", ":")).encode("ascii")
+
+
+def _shape(value: Any, depth: int, room: list[int]) -> Any:
+    room[0] -= 1
+    kind = type(value)
+    if kind is str:
+        return f"string({len(value)})"
+    if kind is dict:
+        if depth == _MAX_DEPTH:
+            return f"object({len(value)})"
+        members: dict[str, Any] = {}
+        for name, member in value.items():
+            if len(members) == _MAX_MEMBERS or room[0] <= 0:
+                members["..."] = len(value) - len(members)
+                break
+            members[name[:_MAX_MEMBER_CHARS]] = _shape(member, depth + 1, room)
+        return members
+    if kind is list:
+        if depth == _MAX_DEPTH:
+            return f"array({len(value)})"
+        items: list[Any] = []
+        for item in value:
+            if len(items) == _MAX_ITEMS or room[0] <= 0:
+                items.append(f"...({len(value) - len(items)})")
+                break
+            items.append(_shape(item, depth + 1, room))
+        return items
+    return _SCALARS[kind]
+
+
+_SCALARS = {int: "integer", float: "number", bool: "boolean", type(None): "null"}
+
+
+def _pair(one: str, first: float | None, two: str, second: float | None) -> dict[str, float] | None:
+    if first is None:
+        return None if second is None else {two: second}
+    return {one: first} if second is None else {one: first, two: second}
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)
+
+
+def _findings(findings: Sequence[Found]) -> list[dict[str, object]]:
+    listed: list[dict[str, object]] = [
+        {"hook": found.hook, "rule": found.rule, "action": found.action, "place": found.place, "count": found.count}
+        for found in findings[:_MAX_FINDINGS]
+    ]
+    if len(findings) > _MAX_FINDINGS:
+        listed.append({"omitted": len(findings) - _MAX_FINDINGS})
+    return listed

@@ -1,0 +1,315 @@
+"""One exchange: a client's HTTP request and everything that answers it, as a sans-IO object.
+
+The shell (``endpoint``) feeds bytes in and does what comes out.  No socket, no clock, no ``await`` here; time is an
+argument, in monotonic seconds.
+
+The life of a POST, as the shell drives it::
+
+    admit(client) -> feed(chunk)* -> complete() -> Forward
+    answer_head(status, fields) -> STREAM        Server-Sent Events: receive(chunk)* -> bytes for the client, then end()
+                                -> COLLECT       one JSON document: collect(chunk)*, then finish() -> Reply
+                                -> Reply         all is said already (202)
+    refuse(error) -> Reply                       a GatewayError of any of these, before the client got a byte
+    fail(error), drain() -> bytes                the upstream broke, or the gateway stops, in the middle of a stream
+    close(outcome)                               always, last: the audit record and the metrics
+
+A hook that has to ask somebody makes ``pending`` not None: the shell awaits its verdict and calls ``resume``, until then
+nothing else of this exchange moves.
+
+**Exactly one answer.**  ``done`` is set where an answer is let out.  Whatever comes after it is dropped, and whatever
+ends without it gets an error with the client's own id - except where the protocol says that the client resumes (rule
+4.4) or listens again (rule 7.9).
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..guard.chain import Outcome, Pending
+from ..guard.hook import Exchange as Context
+from ..guard.hook import Verdict
+from ..guard.policy import upstream_allowed
+from ..protocol import modern
+from ..protocol.errors import (
+    BadRequest,
+    GatewayError,
+    MethodNotFound,
+    PolicyDenied,
+    RateLimited,
+    Refusal,
+    UpstreamError,
+)
+from ..protocol.headers import SESSION_ID, VERSION
+from ..protocol.message import Call, Message
+from ..protocol.methods import METHODS
+from ..protocol.revisions import Revision, revision
+from ..protocol.sessions import Session
+from ..record.entry import Event, audit_name, describe_arguments, entry
+from ..wire.envelope import Kind, RequestId
+from ..wire.strict import dumps
+from .gate import Admission, Head
+from .site import Site
+
+__all__ = ["EVENT_STREAM", "JSON", "Answer", "Exchange", "Forward", "Reply", "same_id"]
+
+JSON = "application/json"
+EVENT_STREAM = "text/event-stream"
+
+# What a method or a tool may be called and still stand in the record as it is: it can forge nothing there.
+_PLAIN = re.compile(r"[A-Za-z0-9_./:-]{1,64}")
+
+
+class Answer(enum.Enum):
+    """What the shell does with the upstream's answer."""
+
+    STREAM = "stream"
+    COLLECT = "collect"
+
+
+@dataclass(slots=True)
+class Forward:
+    """What goes upstream: the message as it was judged, written anew."""
+
+    method: str
+    fields: dict[str, str]
+    body: bytes | None = None
+
+
+@dataclass(slots=True)
+class Reply:
+    """A complete HTTP answer for the client."""
+
+    status: int
+    fields: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    close_connection: bool = False
+
+
+class Exchange:
+    """What POST, GET and DELETE have in common: who, where, the hooks, the record."""
+
+    def __init__(self, site: Site, head: Head, request: str, now: float) -> None:
+        self.site = site
+        self.head = head
+        self.upstream = ""
+        self.request = request
+        self.client: str | None = None
+        self.admission: Admission | None = None
+        self.context: Context
+        self.session: Session | None = None
+        self.revision: Revision | None = None
+        self.call: Call | None = None
+        self.pending: Pending | None = None
+        self.accepted = False
+        self.closed = False
+        # Nothing more of the upstream's may reach the client.
+        self.done = False
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.started = now
+        self.first_byte: float | None = None
+        self.outcome: str | None = None
+        self.error: GatewayError | None = None
+        self._method: str | None = None
+        self._status: int | None = None
+        self._then: Callable[[Outcome], Any] | None = None
+        self._leave: Callable[[str], None] | None = None
+
+    # -- admission ----------------------------------------------------------------------------------------------------
+
+    def admit(self, client: str, now: float) -> None:
+        """Take on an identified client; raises what the gate raises."""
+        self.client = client
+        self.admission = self.site.gate.admit(self.head, client, self.upstream, now)
+        self.context = Context(
+            request=self.request,
+            client=client,
+            upstream=self.upstream,
+            policy_name=self.admission.policy_name,
+            policy=self.admission.policy,
+        )
+
+    def _find_session(self, now: float) -> None:
+        """The session that the request names, if it is the caller's (rules 3.7, 3.10, 3.13)."""
+        assert self.admission is not None
+        id = self.head.fields.get(SESSION_ID)
+        version = self.head.fields.get(VERSION)
+        named = revision(version)
+        if version is not None and named is None:
+            raise modern.unsupported(version)
+        if id is not None:
+            session = self.site.sessions.find(id, self.admission.client, self.upstream, now)
+            self.session = session
+            self.context.client_capabilities = session.capabilities
+            if version is not None and session.revision is not None and version != session.revision:
+                raise BadRequest(
+                    f"header {VERSION} is not the revision that this session negotiated", reason="revision-changed"
+                )
+            named = revision(session.revision) or named
+        self.revision = named
+        self.context.revision = named.name if named is not None else None
+
+    def _base_fields(self) -> dict[str, str]:
+        """Fields that every request upstream of this exchange carries beside the configured ones."""
+        fields = {}
+        version = self.head.fields.get(VERSION)
+        if version is not None:
+            fields[VERSION] = version
+        if self.session is not None:
+            fields[SESSION_ID] = self.session.upstream_id
+        return fields
+
+    def _check_upstream(self) -> None:
+        assert self.admission is not None
+        if not upstream_allowed(self.admission.policy, self.upstream):
+            raise PolicyDenied(
+                f"policy {self.admission.policy_name!r} does not allow upstream {self.upstream!r}",
+                reason="upstream-not-allowed",
+                key=f"policies.{self.admission.policy_name}.allowed_upstreams",
+            )
+
+    def _enter(self, kind: Literal["call", "stream"]) -> None:
+        """Take one of the client's places for calls or streams; raises TooManyConcurrent.  ``close`` gives it back."""
+        assert self.admission is not None
+        concurrency, client, policy = self.site.concurrency, self.admission.client, self.admission.policy_name
+        if kind == "call":
+            concurrency.enter_call(client, policy)
+            self._leave = concurrency.leave_call
+        else:
+            concurrency.enter_stream(client, policy)
+            self._leave = concurrency.leave_stream
+
+    # -- hooks --------------------------------------------------------------------------------------------------------
+
+    def _judge(self, message: Message, then: Callable[[Outcome], Any]) -> Any:
+        """Run the hooks, then ``then(outcome)``; where a hook has to ask, remember ``then`` and return None."""
+        outcome = self.site.chains[self.upstream].judge(message, self.context)
+        if isinstance(outcome, Pending):
+            self.pending, self._then = outcome, then
+            return None
+        return self._settle(outcome, then)
+
+    def _settle(self, outcome: Outcome, then: Callable[[Outcome], Any]) -> Any:
+        if outcome.decision != "pass":
+            self.site.metrics.decision(self.client, self.upstream, outcome.hook, outcome.decision)
+        return then(outcome)
+
+    def resume(self, verdict: Verdict | BaseException) -> Any:
+        """Go on with the verdict that ``pending`` was waiting for; an exception (a timeout too) is a Block.
+
+        Returns what the interrupted call would have returned.
+        """
+        pending, then = self.pending, self._then
+        assert pending is not None and then is not None
+        outcome = pending.fail(verdict) if isinstance(verdict, BaseException) else pending.resume(verdict)
+        if isinstance(outcome, Pending):
+            self.pending = outcome
+            return None
+        self.pending = self._then = None
+        return self._settle(outcome, then)
+
+    # -- the record ---------------------------------------------------------------------------------------------------
+
+    def _entry(self, event: Event, **more: Any) -> dict[str, object]:
+        return entry(
+            event,
+            request=self.request,
+            client=self.client,
+            session=None if self.session is None else self.session.digest,
+            upstream=self.upstream or None,
+            revision=None if self.revision is None else self.revision.name,
+            http=self.head.method if self._method is None else None,
+            method=None if self._method is None else self._audited(self._method, self._method in METHODS),
+            name=None if self.call is None or self.call.name is None else self._audited(self.call.name, self.accepted),
+            remote=self.head.remote,
+            **more,
+        )
+
+    @staticmethod
+    def _audited(name: str, known: bool) -> str:
+        """A name that is short and plain, or known, as it is; anything else as its digest."""
+        return audit_name(name, known or _PLAIN.fullmatch(name) is not None)
+
+    def _accept(self, message: Message | None = None) -> None:
+        """The record before the effect: raises AuditUnavailable, and then nothing has been sent."""
+        arguments = None
+        if message is not None and message.kind is Kind.REQUEST:
+            arguments = describe_arguments(message.params.get("arguments", {}))
+        self.site.audit.write(self._entry("request.accepted", decision="allow", arguments=arguments))
+        self.accepted = True
+        self.site.metrics.call_started(self.upstream)
+
+    def refuse(self, error: GatewayError) -> Reply:
+        """The HTTP answer for an error, before anything has been sent to the client."""
+        self.error = error
+        id = self.call.id if self.call is not None else self._early_id()
+        self.done = True
+        status = error.status
+        fields = {"Content-Type": JSON, **error.headers}
+        if isinstance(error, Refusal) and self.admission is not None:
+            if isinstance(error, MethodNotFound) and self.revision is not None and self.revision.stateless:
+                status = 404  # rule 6.22
+            elif id is None:
+                status = 403  # a notification, a response or a GET cannot be answered in JSON-RPC (rule 2.9)
+            else:
+                status = self.admission.policy.deny_status
+        self._status = status
+        body = dumps(error.to_document(id, self.request))
+        return Reply(status, fields, body, error.close_connection)
+
+    def _early_id(self) -> RequestId | None:
+        return None
+
+    def close(self, now: float, outcome: str | None = None) -> None:
+        """Write what became of the exchange.  Called once, whatever happened; later calls do nothing.
+
+        ``outcome`` is what the shell saw ("client-gone", "draining"); it counts only where nothing else is known.
+        """
+        if self.closed:
+            return
+        self.closed = True
+        if self._leave is not None and self.client is not None:
+            self._leave(self.client)
+        if self.outcome == "preflight":
+            return
+        site = self.site
+        error = self.error
+        outcome = self.outcome or (None if error is None else error.reason) or outcome or "unanswered"
+        findings = self.context.findings if self.admission is not None else []
+        for finding in findings:
+            site.metrics.finding(finding)
+        first = None if self.first_byte is None else self.first_byte - self.started
+        total = now - self.started
+        if error is not None:
+            site.metrics.refusal(error.reason)
+            if isinstance(error, RateLimited):
+                site.metrics.rate_limited(self.client)
+            elif isinstance(error, UpstreamError):
+                site.metrics.upstream_error(self.upstream, error.reason)
+        if self.accepted:
+            site.metrics.call_finished(self.client, self.upstream, self._method, outcome, first, total)
+        site.metrics.bytes_relayed(self.upstream, self.bytes_in, self.bytes_out)
+        record = self._entry(
+            "request.finished" if self.accepted else "request.refused",
+            decision=None if self.accepted else "deny",
+            outcome=outcome,
+            rule=None if error is None else error.reason,
+            key=None if error is None else error.key,
+            code=None if error is None else error.code,
+            status=self._status,
+            bytes_in=self.bytes_in,
+            bytes_out=self.bytes_out,
+            first=first,
+            last=total,
+            findings=findings,
+        )
+        site.audit.write(record, required=False)
+
+
+def same_id(one: object, other: object) -> bool:
+    """Equal ids or tokens: ``1`` is not ``"1"``, and not ``True`` (rule 2.14)."""
+    return type(one) is type(other) and one == other

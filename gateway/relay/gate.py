@@ -1,0 +1,189 @@
+"""What is decided on the head of an HTTP request, before a byte of its body is read. Sans-IO.
+
+Order: target -> Host -> repeated fields -> Origin -> identity -> upstream -> media types -> rate limit.  The cheap and
+the anonymous come first; nothing that a stranger may learn differs by client, policy or upstream.
+"""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..guard.limits import Limiter
+from ..identity.tokens import Tokens, reject_token_elsewhere
+from ..protocol import headers as fields_of
+from ..protocol.errors import (
+    BadRequest,
+    ForbiddenOrigin,
+    HeaderTooLarge,
+    MethodNotAllowed,
+    MisdirectedRequest,
+    NotFound,
+    RequestTooLarge,
+    UnsupportedMediaType,
+)
+from ..protocol.headers import Fields
+
+if TYPE_CHECKING:
+    from ..config import Config, Policy
+
+__all__ = ["Admission", "Gate", "Head"]
+
+METHODS = ("POST", "GET", "DELETE", "OPTIONS")
+
+
+@dataclass(slots=True)
+class Head:
+    """The head of an HTTP request: ``target`` as it came, ``version`` as (major, minor), ``remote`` the peer's address."""
+
+    method: str
+    target: str
+    version: tuple[int, int]
+    fields: Fields
+    remote: str | None = None
+
+
+@dataclass(slots=True)
+class Admission:
+    """Who may go on, and where to. ``max_body`` in bytes, ``max_body_key`` the configuration key that says so."""
+
+    client: str
+    policy_name: str
+    policy: Policy
+    upstream: str
+    max_body: int
+    max_body_key: str
+
+
+class Gate:
+    """Judges heads by one immutable configuration."""
+
+    def __init__(self, config: Config, limiter: Limiter) -> None:
+        self._config = config
+        self._limiter = limiter
+        self._tokens = Tokens(config.clients, config.policies)
+        self._hosts = config.accepted_hosts
+        self._max_header_size = config.limits.max_header_size
+        self._targets: dict[str, str] = {f"/{name}/mcp": name for name in config.upstreams}
+        default = config.listen.default_upstream
+        if default is None and len(config.upstreams) == 1:
+            default = next(iter(config.upstreams))
+        if default is not None:
+            self._targets["/mcp"] = default
+        own = {f"{scheme}://{host}" for host in self._hosts for scheme in ("http", "https")}
+        self._origins = frozenset(config.listen.allowed_origins) | own
+        self._origins_of = {
+            name: self._origins | frozenset(policy.allowed_origins) for name, policy in config.policies.items()
+        }
+        self._any_origins = frozenset().union(self._origins, *self._origins_of.values())
+
+    def route(self, head: Head) -> str:
+        """The upstream that a target names; raises for a target, Host or field that is not acceptable.
+
+        The target is compared byte for byte: no decoding, no dot segments, no second slash (threats: ``/%6dcp``).
+        """
+        fields = head.fields
+        if head.version not in ((1, 1), (1, 0)):
+            raise BadRequest("HTTP/1.1 is spoken here", reason="http-version")
+        codings = fields.getall("Transfer-Encoding", ())
+        if codings and (codings != ["chunked"] or head.version != (1, 1)):
+            raise BadRequest("Transfer-Encoding must be chunked, once, in HTTP/1.1", reason="transfer-encoding")
+        if fields.get("Upgrade") is not None:
+            raise BadRequest("no other protocol is offered here: leave out Upgrade", reason="upgrade")
+        path, _, query = head.target.partition("?")
+        hosts = fields.getall("Host", ())
+        if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
+            raise MisdirectedRequest("this Host is not served here", key="listen.hosts")
+        upstream = self._targets.get(path)
+        if upstream is None:
+            raise NotFound("nothing is served at this path; endpoints are /{upstream}/mcp", key="upstreams")
+        if query:
+            reject_token_elsewhere(query)
+        size = sum(len(name) + len(value) + 4 for name, value in fields.items())
+        if size > self._max_header_size:
+            raise HeaderTooLarge("the header fields are too large", key="limits.max_header_size")
+        fields_of.check_single(fields)
+        return upstream
+
+    def preflight(self, head: Head) -> dict[str, str]:
+        """Header fields of the answer to OPTIONS: a CORS preflight (Fetch standard), or just Allow."""
+        self.route(head)
+        origin = head.fields.get("Origin")
+        if origin is None:
+            return {"Allow": ", ".join(METHODS)}
+        if origin not in self._any_origins:
+            raise ForbiddenOrigin("this Origin is not allowed", key="listen.allowed_origins")
+        wanted = head.fields.get("Access-Control-Request-Headers") or ""
+        return {
+            "Access-Control-Allow-Origin": origin,
+            "Vary": "Origin",
+            "Access-Control-Allow-Methods": "POST, GET, DELETE",
+            "Access-Control-Allow-Headers": ", ".join(_cors_headers(wanted)),
+            "Access-Control-Max-Age": "600",
+        }
+
+    def cors(self, origin: str | None) -> dict[str, str]:
+        """Header fields that let a browser page of an allowed origin read an answer; empty without an Origin."""
+        if origin is None or origin not in self._any_origins:
+            return {}
+        return {
+            "Access-Control-Allow-Origin": origin,
+            "Vary": "Origin",
+            "Access-Control-Expose-Headers": "Mcp-Session-Id, WWW-Authenticate, Retry-After",
+        }
+
+    def identify(self, head: Head, when: datetime.datetime) -> str:
+        """The client's name; raises Unauthenticated, or ForbiddenOrigin before it comes to that."""
+        origin = head.fields.get("Origin")
+        if origin is not None and origin not in self._any_origins:
+            raise ForbiddenOrigin("this Origin is not allowed", key="listen.allowed_origins")
+        return self._tokens.authenticate(head.fields.getall("Authorization", ()), when)
+
+    def admit(self, head: Head, client: str, upstream: str, now: float) -> Admission:
+        """Let an identified client go on to an upstream, or raise why not; charges its rate limit."""
+        fields = head.fields
+        policy_name = self._config.clients[client].policy
+        policy = self._config.policies[policy_name]
+        origin = fields.get("Origin")
+        if origin is not None and origin not in self._origins_of[policy_name]:
+            raise ForbiddenOrigin(
+                "this Origin is not allowed for this client", key=f"policies.{policy_name}.allowed_origins"
+            )
+        if head.method not in METHODS:
+            raise MethodNotAllowed("the endpoint has POST, GET and DELETE", headers={"Allow": ", ".join(METHODS)})
+        limits = self._config.limits
+        max_body, key = policy.max_request_size, f"policies.{policy_name}.max_request_size"
+        if limits.max_message_size < max_body:
+            max_body, key = limits.max_message_size, "limits.max_message_size"
+        self._check_media(head, max_body, key)
+        self._limiter.admit(client, policy_name, upstream, now)
+        return Admission(client, policy_name, policy, upstream, max_body, key)
+
+    def _check_media(self, head: Head, max_body: int, key: str) -> None:
+        fields = head.fields
+        if head.method == "POST":
+            fields_of.check_content_type(fields)
+            fields_of.check_accept(fields, "application/json", "text/event-stream")
+            length = fields.get("Content-Length")
+            if length is not None and int(length) > max_body:
+                raise RequestTooLarge(f"the request is larger than {max_body} bytes", key=key)
+            return
+        if fields.get("Content-Encoding") is not None:
+            raise UnsupportedMediaType("a request body must not be compressed: send it without Content-Encoding")
+        if fields.get("Transfer-Encoding") is not None or (fields.get("Content-Length") or "0") != "0":
+            raise BadRequest(f"{head.method} has no body here", reason="body-not-expected")
+        if head.method == "GET":
+            fields_of.check_accept(fields, "text/event-stream")
+
+
+_CORS_FIXED = (
+    "Authorization", "Content-Type", "Accept", "MCP-Protocol-Version", "Mcp-Session-Id", "Last-Event-ID", "Mcp-Method",
+    "Mcp-Name",
+)  # fmt: skip
+
+
+def _cors_headers(wanted: str) -> list[str]:
+    """The fields of MCP, and those Mcp-Param-* that the page asks for (rule 6.14)."""
+    extra = [each.strip() for each in wanted.split(",")]
+    return [*_CORS_FIXED, *(each for each in extra if fields_of.is_param_field(each))]

@@ -1,0 +1,62 @@
+"""All that exchanges share: one immutable configuration and what was built from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..guard.chain import Chain, build
+from ..guard.limits import Concurrency, Limiter
+from ..protocol.sessions import Sessions
+from ..record.audit import Audit
+from ..record.metrics import Metrics
+from ..wire.strict import Limits as JsonLimits
+from .gate import Gate
+
+if TYPE_CHECKING:
+    from ..config import Config
+
+__all__ = ["Site"]
+
+
+@dataclass(slots=True)
+class Site:
+    """What one running gateway consists of, apart from its sockets.
+
+    ``draining`` is set once the gateway has been told to stop: new requests are refused, streams end.
+    """
+
+    config: Config
+    gate: Gate
+    chains: dict[str, Chain]
+    limiter: Limiter
+    concurrency: Concurrency
+    sessions: Sessions
+    audit: Audit
+    metrics: Metrics
+    json_limits: JsonLimits
+    draining: bool = False
+
+    @classmethod
+    def of(cls, config: Config) -> Site:
+        """Build everything from a configuration; raises HookConfigError for a hook that cannot be loaded."""
+        limits = config.limits
+        limiter = Limiter(config.policies, config.clients)
+        metrics = Metrics(config.clients, config.upstreams)
+        audit = Audit(config.audit.path, config.audit.mode, config.audit.max_file_size, config.audit.keep_files)
+        sessions = Sessions(limits.max_sessions, limits.session_idle_timeout)
+        metrics.watch_audit(audit)
+        metrics.watch_sessions(lambda: len(sessions))
+        for name in config.upstreams:
+            metrics.hooks_configured(name, ((entry.name, entry.mode) for entry in config.hooks_for(name)))
+        return cls(
+            config=config,
+            gate=Gate(config, limiter),
+            chains={name: build(config.hooks, name) for name in config.upstreams},
+            limiter=limiter,
+            concurrency=Concurrency(config.policies),
+            sessions=sessions,
+            audit=audit,
+            metrics=metrics,
+            json_limits=JsonLimits(limits.json_depth, limits.json_nodes, limits.json_number_chars),
+        )

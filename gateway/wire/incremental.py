@@ -1,0 +1,560 @@
+"""A push lexer for JSON: what a large message is about, before it has arrived, without ever holding it.
+
+**What it is for.**  A message up to ``limits.inline_message`` is read whole and goes through ``strict.parse``.  A
+larger one goes through a Reader, chunk by chunk.  A Reader says who is called as soon as those bytes are there, so that
+a call which is not allowed ends while its body is still on the way; it hands out long strings in windows; and at the
+end its verdict on the JSON is that of ``strict.parse`` - for every input, however it was cut.  (Where a text breaks
+several rules, the two may name different ones.)
+
+**How it works.**  Two machines, one inside the other.
+
+The outer one is the grammar: a table of states, below, each of which maps the next significant byte to a step.  A step
+reads one token and moves to another state.  The states, with what may come:
+
+    VALUE           the outermost value, or the one after a colon
+    FIRST_MEMBER    behind {            a name, or }
+    MEMBER          behind , of {}      a name
+    COLON           behind a name       :
+    AFTER_MEMBER    behind a value      , or }
+    FIRST_ELEMENT   behind [            a value, or ]
+    ELEMENT         behind , of []      a value
+    AFTER_ELEMENT   behind a value      , or ]
+    END             behind the outermost value: white space only
+
+The inner one reads tokens, and each kind deals with the end of a chunk in its own way:
+
+    strings         what is there is taken; the state STRING goes on with the next chunk.  Nothing is read twice
+    escapes         at most 11 bytes that are not complete are put before the next chunk (``_tail``)
+    numbers         likewise; at most ``limits.number_chars``
+    true false null likewise; at most 4 bytes
+    UTF-8           likewise; at most 3 bytes of a character.  Each chunk is checked before it is lexed, and a fault is
+                    raised only when everything before it has been read, so that the cutting changes nothing
+
+**What it costs.**  Time is linear in the bytes fed: every pattern is possessive, and what is put back is bounded.
+Memory is bounded too: one chunk, one window, and for each open object its members' names (a name longer than 64 bytes
+as a digest of 16), at most ``limits.nodes`` of them in all.
+
+**The shortcut.**  One token at a time is slow in Python.  Where values are whole in a chunk, no larger than a window,
+and nobody wants to know what is in them, a pattern finds their end and ``strict`` reads them, as a document of their
+own, with what is left of the limits.  The table alone would give the same results, and does when ``strict`` refuses.
+
+**What it knows of MCP** is one table, ``places.ENVELOPE``: the places whose values it reports.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from math import isinf
+
+import jiter
+
+from .errors import JsonRefused, JsonSyntaxError, LimitExceeded, PeerError
+from .names import PROTOCOL_KEYS, WHOLE_NAME, LongName, Twins, same_name, shown
+from .places import ENVELOPE, EnvelopeField, Event, Known, Mark, Place, Scalar, StringWindow
+from .strict import Limits, folded_member, not_finite, nul_member, read, too_deep, too_long, too_many
+from .tokens import (
+    LITERALS,
+    NUMBER,
+    match_container,
+    match_escape_start,
+    match_number_run,
+    match_run,
+    match_string,
+    match_surrogate_start,
+    match_white_space,
+)
+
+__all__ = ["EnvelopeField", "Mark", "Reader", "StringWindow"]
+
+
+# -- the grammar ------------------------------------------------------------------------------------------------------
+
+
+class _State:
+    """``steps`` maps the next significant byte to the step that reads it; ``expected`` says the same to people."""
+
+    __slots__ = ("expected", "steps")
+
+    def __init__(self, expected: str) -> None:
+        self.expected = expected
+        self.steps: dict[int, _Step] = {}
+
+
+_VALUE = _State("a value")
+_FIRST_MEMBER = _State("a member's name or }")
+_MEMBER = _State("a member's name")
+_COLON = _State("a colon")
+_AFTER_MEMBER = _State("a comma or }")
+_FIRST_ELEMENT = _State("a value or ]")
+_ELEMENT = _State("a value")
+_AFTER_ELEMENT = _State("a comma or ]")
+_END = _State("nothing more")
+_STRING = _State("the rest of a string")
+
+
+class _Frame:
+    """An open array or object; the outermost frame is neither and holds the document."""
+
+    __slots__ = ("after", "index", "name", "names", "place")
+
+    def __init__(self, after: _State, place: Place | None) -> None:
+        self.after = after  # the state behind a value in it
+        self.place = place  # of an object in the envelope
+        self.names: dict[bytes, bytes] = {}  # of the members so far: see names.same_name
+        self.name = b""  # of the member that is being read
+        self.index = 0  # of the element that is being read
+
+
+class Reader(Known):
+    """Reads one JSON document.  Feed it, look at the events and at what is known, and finish it.
+
+    ``max_size``       bytes of the whole document, None for no bound
+    ``window``         strings of more than this many bytes are handed out in StringWindow events, at least 16
+    ``every_string``   hand out shorter ones too, each in one event: for who must see all text (slower)
+
+    ``feed`` and ``finish`` raise the errors of ``strict.parse``, and LimitExceeded ``too-large``.  A Reader that has
+    raised has no more events and raises the same again.  What it knew is still there to be read, so that the answer to
+    a broken request can carry its id.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        twins: Twins,
+        *,
+        max_size: int | None = None,
+        window: int = 16 * 1024,
+        every_string: bool = False,
+    ) -> None:
+        if window < 16:
+            raise ValueError("window must be at least 16 bytes")
+        super().__init__()
+        self._limits = limits
+        self._twins = twins
+        self._max_size = max_size
+        self._window = window
+        self._every_string = every_string
+        self._shortcuts = not every_string  # events come from the table only
+
+        self._failure: PeerError | None = None
+        self._events: list[Event] = []
+
+        self._size = 0  # bytes fed
+        self._start = 0  # offset of the chunk that is being lexed
+        self._tail = b""  # a token or character that the last chunk did not complete
+        self._last = False  # no chunk will follow
+        self._nodes = 0
+
+        self._state = _VALUE
+        self._frame = _Frame(_END, None)
+        self._frames: list[_Frame] = []  # around the innermost one
+        self._place: Place | None = ENVELOPE  # of the value that comes next or is being read
+
+        self._in_name = False  # the string that is being read is a name
+        self._text = bytearray()  # of that string, decoded, as far as it has not been handed out
+        self._windows = False  # parts of it have been handed out
+        self._long_name: LongName | None = None
+
+    # -- input --------------------------------------------------------------------------------------------------------
+
+    def feed(self, data: bytes) -> list[Event]:
+        """The events that ``data`` makes known, in the order of the document."""
+        if self._failure is not None:
+            raise self._failure
+        self._events = events = list[Event]()
+        try:
+            self._feed(data)
+        except PeerError as failure:
+            self._failure = failure
+            raise
+        return events
+
+    def finish(self) -> None:
+        """The document has ended; raises JsonSyntaxError if it is not complete."""
+        if self._failure is not None:
+            raise self._failure
+        self._last = True
+        tail, self._tail = self._tail, b""
+        self._start = self._size - len(tail)
+        try:
+            if not tail.isascii():
+                raise _not_utf8(self._size)
+            self._lex(tail)
+            if self._state is not _END:
+                raise _syntax(f"the document ends where {self._state.expected} is expected", self._size)
+        except PeerError as failure:
+            self._failure = failure
+            raise
+        self._finished = True
+
+    def _feed(self, data: bytes) -> None:
+        fault: PeerError | None = None
+        if self._max_size is not None and self._size + len(data) > self._max_size:
+            fault = LimitExceeded("too-large", "a message is larger than allowed", limit="limits.max_message_size")
+            data = data[: self._max_size - self._size]
+        chunk = self._tail + data if self._tail else data
+        self._start = self._size - len(self._tail)
+        self._size += len(data)
+        character = b""
+        if not chunk.isascii():
+            if self._start == 0 and chunk.startswith(b"\xef\xbb\xbf"):
+                raise JsonSyntaxError("bom", "JSON must not begin with a byte order mark")
+            try:
+                chunk.decode()
+            except UnicodeDecodeError as error:
+                if error.reason == "unexpected end of data":
+                    character = chunk[error.start :]
+                else:
+                    fault = _not_utf8(self._start + error.start)
+                chunk = chunk[: error.start]
+        self._tail = b""
+        self._lex(chunk)
+        if fault is not None:
+            raise fault
+        self._tail += character
+
+    # -- the lexer ----------------------------------------------------------------------------------------------------
+
+    def _lex(self, chunk: bytes) -> None:
+        at, end = 0, len(chunk)
+        retry = 0  # from where a shortcut may be tried
+        while at < end:
+            state = self._state
+            if state is _STRING:
+                at = self._string(chunk, at)
+                continue
+            if self._shortcuts and at >= retry:
+                match = self._match_values(chunk, at)
+                if match is not None:
+                    if match.end() - at > self._window:
+                        retry = match.end()
+                    elif self._read_values(chunk[at : match.end()]):
+                        at = match.end()
+                        continue
+            at = match_white_space(chunk, at).end()  # type: ignore[union-attr]
+            if at == end:
+                return
+            step = state.steps.get(chunk[at])
+            if step is None:
+                raise _syntax(f"{state.expected} is expected", self._start + at)
+            at = step(self, chunk, at)
+
+    def _match_values(self, chunk: bytes, at: int) -> re.Match[bytes] | None:
+        """Where the values end that are whole in this chunk and no place of the envelope, or None."""
+        if self._state in _RUNS and self._frame.place is None:
+            match = match_run(chunk, at)
+            if match is not None:
+                return match
+        if self._state.steps.get(0x7B) is Reader._open_object and self._place is None:
+            return match_container(chunk, at)
+        return None
+
+    def _read_values(self, text: bytes) -> bool:
+        """Have ``strict`` read whole values.  False when it refuses them: the table is to find out why, and where."""
+        limits = self._limits
+        is_run = text.endswith(b",")
+        if is_run:
+            text = _RUNS[self._state] % text[:-1]
+        try:
+            # What encloses a run is open already, and counted.
+            document, count = read(
+                text,
+                limits.depth - len(self._frames) + is_run,
+                limits.nodes - self._nodes + is_run,
+                limits.number_chars,
+                self._twins,
+            )
+        except PeerError:
+            self._shortcuts = False
+            return False
+        if not is_run:
+            self._count(count)
+            self._state = self._frame.after
+            return True
+        if not document:  # a comma with nothing before it
+            self._shortcuts = False
+            return False
+        self._count(count - 1)
+        if type(document) is dict:
+            for name in document:
+                self._add_name(name.encode())
+            self._state = _MEMBER
+        else:
+            self._frame.index += len(document)
+            self._state = _ELEMENT
+        return True
+
+    # steps: each reads one token of ``chunk`` at ``at`` and says where the next one may begin
+
+    def _open_object(self, _chunk: bytes, at: int) -> int:
+        self._enter(_FIRST_MEMBER, _AFTER_MEMBER, Mark.OBJECT)
+        return at + 1
+
+    def _open_array(self, _chunk: bytes, at: int) -> int:
+        self._enter(_FIRST_ELEMENT, _AFTER_ELEMENT, Mark.ARRAY)
+        return at + 1
+
+    def _close(self, _chunk: bytes, at: int) -> int:
+        self._leave()
+        return at + 1
+
+    def _next_member(self, _chunk: bytes, at: int) -> int:
+        self._state = _MEMBER
+        return at + 1
+
+    def _next_element(self, _chunk: bytes, at: int) -> int:
+        self._frame.index += 1
+        self._state = _ELEMENT
+        return at + 1
+
+    def _colon(self, _chunk: bytes, at: int) -> int:
+        self._state = _VALUE
+        return at + 1
+
+    def _begin_name(self, _chunk: bytes, at: int) -> int:
+        self._in_name = True
+        self._state = _STRING
+        return at + 1
+
+    def _begin_string(self, _chunk: bytes, at: int) -> int:
+        self._begin()
+        self._in_name = False
+        self._state = _STRING
+        return at + 1
+
+    def _number(self, chunk: bytes, at: int) -> int:
+        end = match_number_run(chunk, at).end()  # type: ignore[union-attr]
+        if end - at > self._limits.number_chars:
+            raise too_long()
+        if end == len(chunk) and not self._last:
+            self._tail = chunk[at:]
+            return end
+        text = chunk[at:end]
+        match = NUMBER.fullmatch(text)
+        if match is None:
+            raise _syntax("a number is malformed", self._start + at)
+        value: int | float
+        if match.lastindex:
+            value = float(text)
+            if isinf(value):
+                raise not_finite()
+        else:
+            value = int(text) if self._place else 0
+        self._begin()
+        self._complete(value)
+        return end
+
+    def _literal(self, chunk: bytes, at: int) -> int:
+        word, value = LITERALS[chunk[at]]
+        piece = chunk[at : at + len(word)]
+        if piece != word:
+            if at + len(piece) == len(chunk) and word.startswith(piece) and not self._last:
+                self._tail = piece
+                return len(chunk)
+            raise _syntax("true, false or null is misspelt", self._start + at)
+        self._begin()
+        self._complete(value)
+        return at + len(word)
+
+    def _string(self, chunk: bytes, at: int) -> int:
+        """As much of a name or string as the chunk holds, without its opening quote."""
+        stop = match_string(chunk, at).end()  # type: ignore[union-attr]
+        if stop < len(chunk) and chunk[stop] == 0x22:
+            if (
+                stop - at > self._window or self._text or self._windows or self._in_name
+                or self._place is not None or self._every_string
+            ):  # fmt: skip
+                self._take(chunk[at:stop])
+                self._end_string()
+            else:
+                self._state = self._frame.after
+            return stop + 1
+        if stop > at:
+            self._take(chunk[at:stop])
+        if stop < len(chunk):
+            if chunk[stop] != 0x5C:
+                raise _syntax("a string holds a control character", self._start + stop)
+            if not match_escape_start(chunk, stop):
+                if match_surrogate_start(chunk, stop):
+                    raise JsonRefused("lone-surrogate", "a string holds half of a surrogate pair")
+                raise _syntax("an escape is malformed", self._start + stop)
+            self._tail = chunk[stop:]
+        return len(chunk)
+
+    # -- strings ------------------------------------------------------------------------------------------------------
+
+    def _take(self, raw: bytes) -> None:
+        """A piece of a name or string: valid, and whole characters and escapes only."""
+        text = self._text
+        text += jiter.from_json(b'"%b"' % raw, cache_mode="none").encode() if b"\\" in raw else raw
+        if self._in_name:
+            if len(text) > _LONGEST_NAME:
+                self._take_long_name()
+            return
+        window = self._window
+        while len(text) > window:
+            cut = _character(text, window)
+            self._events.append(StringWindow(self._pointer(), bytes(text[:cut]), False))
+            self._windows = True
+            del text[:cut]
+
+    def _take_long_name(self) -> None:
+        if b"\0" in self._text:
+            raise nul_member()
+        if self._long_name is None:
+            self._long_name = LongName()
+            self._frame.name = bytes(self._text[: _character(self._text, _LONGEST_NAME)]) + "\u2026".encode()
+        self._long_name.update(bytes(self._text))
+        self._text.clear()
+
+    def _end_string(self) -> None:
+        text = bytes(self._text)
+        self._text.clear()
+        if self._in_name:
+            if self._long_name is None:
+                self._add_name(text)
+            else:
+                self._long_name.update(text)
+                if b"\0" in text:
+                    raise nul_member()
+                self._remember(*self._long_name.keys(self._twins), self._frame.name)
+                self._long_name = None
+            self._find_place()
+            self._state = _COLON
+            return
+        if self._windows or self._every_string:
+            self._events.append(StringWindow(self._pointer(), text, True))
+        place = self._place
+        if place is None or not place.keeps:
+            self._complete("")
+        elif self._windows:
+            self._complete(Mark.OVERLONG)
+        else:
+            self._complete(text.decode())
+        self._windows = False
+
+    # -- names --------------------------------------------------------------------------------------------------------
+
+    def _add_name(self, name: bytes) -> None:
+        self._frame.name = name
+        if len(name) <= WHOLE_NAME and name.isascii():
+            # names.same_name, spelled out for the ordinary name.
+            key = name.lower()
+            if self._twins is not Twins.ANY and key not in PROTOCOL_KEYS:
+                key = name
+            exact = name
+        else:
+            key, exact = same_name(name, self._twins)
+        if b"\0" in name:
+            raise nul_member()
+        self._remember(key, exact, name)
+
+    def _remember(self, key: bytes, exact: bytes, name: bytes) -> None:
+        names = self._frame.names
+        if key in names:
+            if names[key] == exact:
+                raise JsonRefused("duplicate-member", f"member {shown(name.decode())} occurs twice in one object")
+            raise folded_member(name.decode())
+        names[key] = exact
+
+    def _find_place(self) -> None:
+        frame = self._frame
+        if frame.place is None:
+            return
+        self._place = (frame.place.members or {}).get(frame.name)
+        if self._place is None:
+            self._strangers.setdefault(frame.place.path, frame.name.decode())
+
+    # -- values and their containers ----------------------------------------------------------------------------------
+
+    def _count(self, values: int) -> None:
+        self._nodes += values
+        if self._nodes > self._limits.nodes:
+            raise too_many()
+
+    def _begin(self) -> None:
+        """A value begins."""
+        self._count(1)
+        place = self._place
+        if place is not None and place.begins:
+            self._events.append(EnvelopeField(place.path, Mark.BEGUN))
+            self._known[place.path] = Mark.BEGUN
+
+    def _complete(self, value: Scalar | Mark) -> None:
+        """A scalar has ended, or a container opens: what is known of its place is known now."""
+        place = self._place
+        if place is not None:
+            self._known[place.path] = value
+            if place.reported:
+                self._events.append(EnvelopeField(place.path, value))
+        self._state = self._frame.after
+
+    def _enter(self, first: _State, after: _State, kind: Mark) -> None:
+        self._begin()
+        place = self._place
+        self._complete(kind)
+        if place is not None and (kind is Mark.ARRAY or place.members is None):
+            place = None
+        self._place = None
+        self._frames.append(self._frame)
+        if len(self._frames) > self._limits.depth:
+            raise too_deep()
+        self._frame = _Frame(after, place)
+        self._state = first
+
+    def _leave(self) -> None:
+        self._frame = self._frames.pop()
+        self._state = self._frame.after
+
+    def _pointer(self) -> str:
+        parts = [""]
+        for frame in (*self._frames[1:], self._frame):
+            if frame.after is _AFTER_MEMBER:
+                parts.append(frame.name.decode().replace("~", "~0").replace("/", "~1"))
+            elif frame.after is _AFTER_ELEMENT:
+                parts.append(str(frame.index))
+        return "/".join(parts)
+
+
+# Names up to this many bytes are held to be looked at; of longer ones the digest of their beginning and fold is kept.
+_LONGEST_NAME = 1024
+
+
+def _character(text: bytes | bytearray, position: int) -> int:
+    """The last position up to this one where a character begins."""
+    while text[position] & 0xC0 == 0x80:
+        position -= 1
+    return position
+
+
+def _not_utf8(offset: int) -> JsonSyntaxError:
+    return JsonSyntaxError("not-utf8", f"JSON must be UTF-8, but byte {offset} is not")
+
+
+def _syntax(message: str, offset: int) -> JsonSyntaxError:
+    return JsonSyntaxError("syntax", f"not JSON: {message} at byte {offset}")
+
+
+# What a run of members or elements is put into to be read.
+_RUNS = {_FIRST_MEMBER: b"{%b}", _MEMBER: b"{%b}", _FIRST_ELEMENT: b"[%b]", _ELEMENT: b"[%b]"}
+
+# -- the table --------------------------------------------------------------------------------------------------------
+
+_Step = Callable[[Reader, bytes, int], int]
+
+_VALUES: dict[int, _Step] = {
+    ord("{"): Reader._open_object,
+    ord("["): Reader._open_array,
+    ord('"'): Reader._begin_string,
+    **dict.fromkeys(b"-0123456789", Reader._number),
+    **dict.fromkeys(LITERALS, Reader._literal),
+}
+_VALUE.steps = _VALUES
+_ELEMENT.steps = _VALUES
+_FIRST_ELEMENT.steps = {**_VALUES, ord("]"): Reader._close}
+_MEMBER.steps = {ord('"'): Reader._begin_name}
+_FIRST_MEMBER.steps = {**_MEMBER.steps, ord("}"): Reader._close}
+_COLON.steps = {ord(":"): Reader._colon}
+_AFTER_MEMBER.steps = {ord(","): Reader._next_member, ord("}"): Reader._close}
+_AFTER_ELEMENT.steps = {ord(","): Reader._next_element, ord("]"): Reader._close}

