@@ -1,4 +1,4 @@
 """The hooks: each judges one message.  No IO in the hot path, nothing of HTTP.
 
-``hook`` is the interface for hooks of one's own, ``chain`` runs them, ``policy`` and ``sanitize`` are the built-in ones.
+``hook`` is the interface, ``chain`` runs what the configuration lists, ``policy`` and ``sanitize`` are built in.
 """

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import bisect
 import itertools
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,16 +15,12 @@ from typing import Any
 import re2  # type: ignore[import-untyped]
 
 from .controls import SUSPECT_RE2
-from .ruleset import Rule, RulesError, compile_pattern
+from .ruleset import Rule, RulesError, compile_pattern, is_anchored
 
 __all__ = ["Detector", "Redaction", "encode", "is_placeholder"]
 
 # RE2 keeps its DFA within this; the default of 8 MiB is too small for a few hundred rules without keywords.
 _SET_MEMORY = 64 << 20
-
-# What a pattern is made of, as far as it takes to tell an anchor from a class or an escape that looks like one.
-_PART = re.compile(r"\\Q.*?(?:\\E|\Z)|\\.|\[\^?\]?(?:\\.|\[:\^?[a-z]+:\]|[^\]\\])*\]|.", re.DOTALL)
-_ANCHORS = frozenset(("^", "$", r"\A", r"\z"))
 
 _STAND_INS = frozenset((b"password", b"passwd", b"pass", b"secret", b"token", b"pwd"))
 
@@ -167,5 +162,5 @@ def _compile(rule: Rule, redacts: bool) -> _Compiled:
         redacts,
         rule.skip_placeholders,
         # These mean the edges of one string, but the first passes see many strings joined.
-        any(part in _ANCHORS for part in _PART.findall(rule.pattern)),
+        is_anchored(rule.pattern),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,7 +14,10 @@ from typing import Any, Literal, cast, get_args
 import re2  # type: ignore[import-untyped]
 import yaml
 
-__all__ = ["Action", "Rule", "RulesError", "check_action", "check_known", "default_rules", "read_rules", "select"]
+__all__ = [
+    "Action", "Rule", "RulesError", "check_action", "check_known", "compile_pattern", "default_rules", "is_anchored",
+    "read_rules", "select",
+]  # fmt: skip
 
 Action = Literal["redact", "block", "flag"]
 
@@ -43,6 +47,10 @@ class Rule:
     action: Action | None = None
     skip_placeholders: bool = False
 
+
+# What a pattern is made of, as far as it takes to tell an anchor from a class or an escape that looks like one.
+_PART = re.compile(r"\\Q.*?(?:\\E|\Z)|\\.|\[\^?\]?(?:\\.|\[:\^?[a-z]+:\]|[^\]\\])*\]|.", re.DOTALL)
+_ANCHORS = frozenset(("^", "$", r"\A", r"\z"))
 
 _MEMBERS = ("id", "pattern", "keywords", "action", "description")
 _TOP_MEMBERS = ("rules", "skip_placeholders")
@@ -128,7 +136,15 @@ def _rule(entry: Any, where: str, skip_placeholders: bool) -> Rule:
     if action is not None:
         check_action(action, f"{where}: action")
     compile_pattern(pattern, where)
+    if is_anchored(pattern) and not keywords:
+        # It would have to be tried on every string of every message.
+        raise RulesError(f"{where}: a pattern with ^, $, \\A or \\z needs keywords")
     return Rule(name, pattern, tuple(keywords), action, skip_placeholders)
+
+
+def is_anchored(pattern: str) -> bool:
+    """Whether the pattern speaks of the edges of the text."""
+    return any(part in _ANCHORS for part in _PART.findall(pattern))
 
 
 def compile_pattern(pattern: str, where: str) -> Any:

@@ -87,6 +87,9 @@ class Response:
         """
         if self.complete is not None:
             return None
+        if len(self._parts) % 256 == 255:
+            # Pieces that are there already need no wait: without this a flood would hold up everybody else in the loop.
+            await asyncio.sleep(0)
         try:
             async with asyncio.timeout(self._within if within is None else within):
                 data = await self._body.piece()

@@ -66,11 +66,8 @@ class Gate:
         self._hosts = config.accepted_hosts
         self._max_header_size = config.limits.max_header_size
         self._targets: dict[str, str] = {f"/{name}/mcp": name for name in config.upstreams}
-        default = config.listen.default_upstream
-        if default is None and len(config.upstreams) == 1:
-            default = next(iter(config.upstreams))
-        if default is not None:
-            self._targets["/mcp"] = default
+        if config.default_upstream is not None:
+            self._targets["/mcp"] = config.default_upstream
         own = {f"{scheme}://{host}" for host in self._hosts for scheme in ("http", "https")}
         self._origins = frozenset(config.listen.allowed_origins) | own
         self._origins_of = {

@@ -160,7 +160,7 @@ async def start(server: Any, listener: socket.socket, drain: float) -> web.BaseR
 def listen(host: str, port: int) -> socket.socket:
     """A bound TCP socket; raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))

@@ -37,7 +37,7 @@ class Page:
 
     def said(self, label: str, text: str, colour: str | None = None) -> None:
         """A label and what belongs to it, wrapped."""
-        lines = textwrap.wrap(text, self.width - 16, break_long_words=True) or [""]
+        lines = textwrap.wrap(text, self.width - 16, break_on_hyphens=False) or [""]
         for number, part in enumerate(lines):
             head = f"{label:<12}" if number == 0 else " " * 12
             self.line(f"  {self.paint(head, 'cyan')}  {self.paint(part, colour) if colour else part}")

@@ -377,7 +377,11 @@ async def test_no_record_no_call(serve, tmp_path):
             folder.write_text("a file where the folder was")
             response = await client.post(ECHO, modern=True)
             document = await response.json()
-            assert (response.status, document["id"], document["error"]["data"]["reason"]) == (503, 7, "audit-unavailable")
+            assert (response.status, document["id"], document["error"]["data"]["reason"]) == (
+                503,
+                7,
+                "audit-unavailable",
+            )
             assert len(upstream.requests) == count
             folder.unlink()
             aside.rename(folder)

@@ -97,7 +97,11 @@ async def test_an_independent_client_reads_the_events(serve):
                 "MCP-Protocol-Version": client.revision,
             }
             messages = [
-                {"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": n * "\u2028x"}}
+                {
+                    "jsonrpc": "2.0",
+                    "method": "notifications/message",
+                    "params": {"level": "info", "data": n * "\u2028x"},
+                }
                 for n in range(5)
             ]
             for message in messages:

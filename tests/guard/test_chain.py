@@ -34,7 +34,7 @@ class Scripted:
             exchange.note(Finding(self.name, self.note, "flag", "/x"))
         if self.mark:
             return Replace(
-                message.with_document({**message.document, "params": {"marks": marks(message) + [self.mark]}})
+                message.with_document({**message.document, "params": {"marks": [*marks(message), self.mark]}})
             )
         if isinstance(self.verdict, BaseException):
             raise self.verdict
@@ -129,8 +129,9 @@ def test_the_same_document_is_no_change() -> None:
 
 
 @pytest.mark.parametrize(
-    "verdict", [RuntimeError("hunter2"), RecursionError(), KeyError("hunter2"), None, True, "PASS", Block(InvalidParams("x"))]  # type: ignore[arg-type]
-)  # fmt: skip
+    "verdict",
+    [RuntimeError("hunter2"), RecursionError(), KeyError("hunter2"), None, True, "PASS", Block(InvalidParams("x"))],  # type: ignore[arg-type]
+)
 def test_a_hook_that_fails_blocks_and_the_log_does_not_quote_the_message(
     verdict: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -186,7 +187,7 @@ def test_replacing_a_response() -> None:
     assert outcome(entry(verdict=Replace(worse)), message=original).decision == "block"
 
 
-# -- selection ------------------------------------------------------------------------------------------------------------
+# -- selection --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -231,7 +232,7 @@ def test_what_is_remembered_of_selections_is_bounded() -> None:
     assert len(SEEN) == 3001
 
 
-# -- shadow ---------------------------------------------------------------------------------------------------------------
+# -- shadow -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -271,7 +272,7 @@ def test_people_see_what_runs() -> None:
     assert repr(chain) == "<Chain policy, one (shadow)>"
 
 
-# -- asking somebody ------------------------------------------------------------------------------------------------------
+# -- asking somebody --------------------------------------------------------------------------------------------------
 
 
 async def finish(made: Outcome | Pending) -> Outcome:
@@ -344,7 +345,7 @@ def test_the_protocols_describe_what_the_chain_takes() -> None:
     assert isinstance(Asking(), AsyncHook)
 
 
-# -- loading --------------------------------------------------------------------------------------------------------------
+# -- loading ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -406,7 +407,7 @@ def test_the_default_hooks_together() -> None:
     assert (made.decision, made.hook) == ("replace", "sanitize")
 
 
-# -- the example ----------------------------------------------------------------------------------------------------------
+# -- the example ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

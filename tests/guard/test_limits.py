@@ -62,7 +62,8 @@ def test_what_a_refusal_promises_is_kept(rate: int, burst: int, start: float, st
         now = start + ahead
         wait = bucket.take(now)
         if wait:
-            assert wait <= 60 / rate + 1e-6
+            # One token, the microsecond that an earlier one was taken too soon, and rounding up to a whole one.
+            assert wait <= 60 / rate + 2.1e-6
             early = now + wait - 4e-6
             if early > now:
                 assert bucket.wait(early) > 0

@@ -32,15 +32,15 @@ def refusal(verdict: Verdict) -> Any:
     return verdict.error
 
 
-# -- calls ----------------------------------------------------------------------------------------------------------------
+# -- calls ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "name",
     [
         "delete_repo", "Delete_Repo", "delete_repo ", "delete\u200b_repo", "get_we\u0430ther", "GET_WEATHER",
-        "get_weather\x00", "get_weather\nrun_shell", "\uff47et_weather", "get_weather ", "get_weather/..", "", "admin.reset",
-        ["get_weather"], {"name": "get_weather"}, None, 7, True,
+        "get_weather\x00", "get_weather\nrun_shell", "\uff47et_weather", "get_weather ", "get_weather/..", "",
+        "admin.reset", ["get_weather"], {"name": "get_weather"}, None, 7, True,
     ],
 )  # fmt: skip
 def test_a_tool_that_is_not_named_is_denied(name: Any) -> None:
@@ -104,7 +104,7 @@ def test_prompts() -> None:
     assert refusal(judge(request("prompts/get", name="other"))).reason == "prompt-not-allowed"
 
 
-# -- methods --------------------------------------------------------------------------------------------------------------
+# -- methods ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_answers_of_the_client_pass() -> None:
     assert judge(result("sampling/createMessage", Sender.CLIENT, role="assistant")) is PASS
 
 
-# -- resources ------------------------------------------------------------------------------------------------------------
+# -- resources --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["resources/read", "resources/subscribe", "resources/unsubscribe"])
@@ -219,7 +219,7 @@ def test_completion_results_pass() -> None:
     assert judge(result("completion/complete", completion={"values": ["a"]})) is PASS
 
 
-# -- lists ----------------------------------------------------------------------------------------------------------------
+# -- lists ------------------------------------------------------------------------------------------------------------
 
 
 def test_lists_hold_what_the_client_may_use_in_their_order() -> None:
@@ -271,7 +271,7 @@ def test_other_results_pass() -> None:
     assert judge(error()) is PASS
 
 
-# -- what upstreams ask and tell ----------------------------------------------------------------------------------------
+# -- what upstreams ask and tell --------------------------------------------------------------------------------------
 
 FORM = {"mode": "form", "message": "Which city?", "requestedSchema": {"type": "object"}}
 URL = {"mode": "url", "message": "Sign in", "url": "https://login.example.com/x?y=z"}
@@ -294,7 +294,7 @@ URL = {"mode": "url", "message": "Sign in", "url": "https://login.example.com/x?
         ("elicitation/create", URL, {"elicitation": {"form": {}}}, False),
         ("elicitation/create", {**FORM, "mode": "other"}, {"elicitation": {"form": {}, "url": {}}}, False),
         ("elicitation/create", {**URL, "url": "javascript:fetch(1)"}, {"elicitation": {"url": {}}}, False),
-        ("elicitation/create", {**URL, "url": "https://bank.example@evil.example/"}, {"elicitation": {"url": {}}}, False),
+        ("elicitation/create", {**URL, "url": "https://bank@evil.example"}, {"elicitation": {"url": {}}}, False),
         ("elicitation/create", {**URL, "url": None}, {"elicitation": {"url": {}}}, False),
         ("tasks/get", {"taskId": "1"}, {"tasks": {}}, True),
         ("tasks/get", {"taskId": "1"}, {}, False),

@@ -126,8 +126,10 @@ def test_errors_never_repeat_values(data: bytes) -> None:
 
 
 def test_a_duplicates_name_is_cut_and_escaped() -> None:
-    message = refused(b'{"\\u001b at line 1 column 2xxxxxxxxxxxxxxxxxxxxxxxxxxx":1,"\\u001b at line 1 column 2xxxxxxxxxxxxxxxxxxxxxxxxxxx":1}').message
-    assert message == r"member '\x1b at line 1 column 2xxxxxxxxxxxxxxxx...' occurs twice in one object at line 1 column 119"  # fmt: skip
+    member = b'"\\u001b at line 1 column 2%b":1' % (b"x" * 50)
+    message = refused(b"{" + member + b"," + member + b"}").message
+    assert message.startswith(r"member '\\u{1b} at line 1 column 2xxx")
+    assert message.endswith("xxx...' occurs twice in one object at line 1 column 160")
 
 
 # -- writing

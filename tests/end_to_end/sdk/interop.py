@@ -196,7 +196,7 @@ class Refusals:
     def test_the_rate_limit_says_so_and_passes_again_later(self, lab: Lab, client: str) -> None:
         steps: list[Step] = [
             {"do": "repeat", "times": 100, "step": _forecast()},
-            {"do": "pause", "seconds": 0.5},
+            {"do": "pause", "seconds": 0.3},
             _forecast(**{"as": "later"}),
         ]
         told = self._kept(lab, client, "limited", steps)
@@ -205,11 +205,9 @@ class Refusals:
         assert "rate-limited" in json.dumps(burst["error"])
         assert value(told["later"])["structured"]["city"] == "Oslo"
 
-    @pytest.mark.parametrize(("token", "reason"), [(None, "unauthenticated"), ("wrong", "invalid-token")])
-    def test_without_a_valid_token_nothing_opens(self, lab: Lab, client: str, token: str | None, reason: str) -> None:
-        url = lab.through_gateway("weather")
-        told = lab.run(client, url, token, "weather", [])
-        assert reason in json.dumps(told["open"]["error"])
+    def test_without_a_token_nothing_opens(self, lab: Lab, client: str) -> None:
+        told = lab.run(client, lab.through_gateway("weather"), None, "weather", [])
+        assert "unauthenticated" in json.dumps(told["open"]["error"])
         assert told["open"]["seconds"] < 1
         assert {exchange["status"] for exchange in told["open"]["exchanges"]} == {401}
 

@@ -6,10 +6,10 @@ A session is held once and its transcript kept; the tests then look at one thing
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import secrets
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -65,13 +65,17 @@ class Lab:
     urls: dict[str, str] = field(default_factory=dict)
     transcripts: dict[tuple[str, ...], Transcript] = field(default_factory=dict)
 
+    @functools.cached_property
     def node(self) -> str:
         """Node.js, with the packages that the tests need; skips the test where that cannot be had."""
-        node = self.needs("node", "Node.js 20 or later; make test brings it")
-        npm = self.needs("npm", "Node.js 20 or later; make test brings it")
+        how = "Node.js 20 or later with npm; `make test` brings them, so does https://nodejs.org/"
+        node, npm = self.needs("node", how), self.needs("npm", how)
+        version = subprocess.run([node, "--version"], capture_output=True, text=True, timeout=20).stdout
+        if int(version.lstrip("v").split(".")[0]) < 20:
+            pytest.skip(f"SKIPPED-NEEDS: {how}; {node} is {version.strip()}")
         problem = processes.install(npm)
         if problem is not None:
-            pytest.skip(f"SKIPPED-NEEDS: the packages of tests/end_to_end/sdk/ts: npm ci ({problem})")
+            pytest.skip(f"SKIPPED-NEEDS: packages from npm: `npm ci` in tests/end_to_end/sdk/ts failed: {problem}")
         return node
 
     def upstream(self, server: Server) -> str:
@@ -80,13 +84,14 @@ class Lab:
             start = (
                 processes.weather_server(self.logs, self.upstream_token)
                 if server == "weather"
-                else processes.everything_server(self.logs, self.node())
+                else processes.everything_server(self.logs, self.node)
             )
             self.urls[server] = self.stack.enter_context(start)
         return self.urls[server]
 
     def through_gateway(self, server: Server) -> str:
         """The URL of a server behind the gateway."""
+        self.upstream(server)
         if "gateway" not in self.urls:
             ports = processes.free_port(), processes.free_port()
             base, admin = (f"http://127.0.0.1:{port}" for port in ports)
@@ -105,7 +110,7 @@ class Lab:
             }
         }
         # Without Node.js the Python SDK still has one server to be tested with.
-        if shutil.which("node"):
+        with contextlib.suppress(pytest.skip.Exception):
             upstreams["everything"] = {"url": self.upstream("everything")}
         everyone = {
             "allowed_upstreams": list(upstreams),
@@ -129,7 +134,7 @@ class Lab:
         """Hold one session; what came of each step, by its name."""
         command, era = CLIENTS[client]
         if command[0] == "node":
-            self.node()
+            command = [self.node, *command[1:]]
         script = {"url": url, "era": era, "token": token, "content": ANSWERS[server], "steps": steps}
         done = subprocess.run([*command, json.dumps(script)], capture_output=True, text=True, timeout=60, cwd=HERE)
         lines = [json.loads(line) for line in done.stdout.splitlines()]

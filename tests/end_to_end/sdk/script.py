@@ -54,7 +54,7 @@ def _weather(era: Era) -> list[Step]:
         _call("elicitation", "plan_trip", {"city": "Oslo"}),
         _call("sampling", "summarize_forecast", {"city": "Oslo"}),
         {"do": "read", "uri": "weather://runs", "as": "runs-before"},
-        _call("cancel", "stream_forecast", {"city": "Oslo", "steps": 100}, progress=True, cancelAfter=0.5),
+        _call("cancel", "stream_forecast", {"city": "Oslo", "steps": 100}, progress=True, cancelAfter=0.3),
         {"do": "until", "uri": "weather://runs", "text": '"running": 0', "seconds": 2, "as": "runs-after"},
     ]
     if era == "legacy":
@@ -92,7 +92,7 @@ def _everything() -> list[Step]:
         {"do": "updates", "count": 1, "seconds": 2},
         _call("logs-on", "toggle-simulated-logging"),
         {"do": "logs", "count": 1, "seconds": 2},
-        _call("cancel", "trigger-long-running-operation", {"duration": 5, "steps": 10}, progress=True, cancelAfter=0.7),
+        _call("cancel", "trigger-long-running-operation", {"duration": 5, "steps": 10}, progress=True, cancelAfter=0.3),
         _call("after-cancel", "echo", {"message": "still here"}),
         {"do": "ping"},
         {"do": "close"},
