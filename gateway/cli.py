@@ -295,3 +295,7 @@ def _introduction(endpoint: str, token: str) -> list[str]:
         "Try it:",
         shlex.join(curl),
     ]
+
+
+if __name__ == "__main__":
+    main()

@@ -6,8 +6,7 @@ so that depth is bounded by the parser's limit and not by the interpreter's stac
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = ["Edits", "Place", "Text", "pointer", "strings"]
 
@@ -17,8 +16,7 @@ Place = tuple[str | int, ...]
 _MAX_POINTER_CHARS = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(NamedTuple):
     """One string: the value of ``member`` in the container at ``path``, or with ``is_name`` that member's name."""
 
     path: Place
@@ -28,7 +26,7 @@ class Text:
 
     def with_text(self, text: str) -> Text:
         """The same place with another text."""
-        return replace(self, text=text)
+        return self._replace(text=text)
 
 
 def strings(document: Any) -> list[Text]:

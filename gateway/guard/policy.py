@@ -37,6 +37,17 @@ _CAPABILITIES = {
     "tasks/cancel": "tasks",
 }
 
+# Stable slugs for what is refused, by what it is called in the sentence.
+_REASONS = {
+    "method": "method-not-allowed",
+    "tool": "tool-not-allowed",
+    "prompt": "prompt-not-allowed",
+    "resource": "resource-not-allowed",
+    "resource template": "resource-template-not-allowed",
+    "completion reference": "completion-reference-not-allowed",
+    "server request": "server-request-not-allowed",
+}
+
 # A URL that a person is asked to open: rule 9.5 forbids javascript:, data: and file:, and user information before the
 # host is only ever used to pass one host off as another.
 _WEB_URL = re.compile(r"https?://[^\s\\/?#@\x00-\x20\x7f-\x9f]+(?:[/?#][^\s\\\x00-\x20\x7f-\x9f]*)?", re.IGNORECASE)
@@ -232,7 +243,7 @@ class _Rules:
         shown = _quote(name) if type(name) is str else "without a name"
         return PolicyDenied(
             f"policy {self.name!r} does not allow {what} {shown}",
-            reason=what.replace(" ", "-") + "-not-allowed",
+            reason=_REASONS[what],
             key=self._key(member),
         )
 

@@ -255,6 +255,8 @@ def _detector(rules: tuple[Rule, ...], actions: Mapping[str, Action]) -> Detecto
 
 
 def _is_protocol(path: Place, member: str | int) -> bool:
+    if len(path) > 2:
+        return False
     if not path or (path in _BODIES and member in _PROTOCOL_MEMBERS):
         return True
     return path in _METAS and (

@@ -43,6 +43,10 @@ _log = logging.getLogger(__name__)
 KEEP_ALIVE = sse.comment(b"keep-alive")
 
 
+# How long a refused request's body is waited for, for the sake of its id, in seconds.
+FIND_ID = 1.0
+
+
 class _Stopped(Exception):
     """The gateway stops and this stream has to end."""
 
@@ -124,7 +128,7 @@ class Relay:
         try:
             async with asyncio.timeout(pending.timeout):
                 return await pending.awaitable()
-        except Exception as error:  # noqa: BLE001  the exchange turns it into a Block
+        except Exception as error:
             return error
 
     async def _collect(self, upstream: ClientResponse) -> Reply:
@@ -288,6 +292,7 @@ class Endpoint:
             finally:
                 self.relays.discard(relay)
         except GatewayError as error:
+            await self._find_id(request, exchange)
             return self._refuse(request, exchange, error)
         except asyncio.CancelledError:
             outcome = "draining" if site.draining else "client-gone"
@@ -313,12 +318,7 @@ class Endpoint:
             exchange.admit(client, loop.time())
             return exchange.open(loop.time())
         assert isinstance(exchange, Post)
-        try:
-            exchange.admit(client, loop.time())
-        except GatewayError:
-            if request.content.is_eof() and request.content.total_bytes <= site.config.limits.inline_message:
-                exchange.peek_id(request.content.read_nowait(-1))
-            raise
+        exchange.admit(client, loop.time())
         await self._read_body(request, exchange)
         return exchange.complete(loop.time())
 
@@ -345,6 +345,21 @@ class Endpoint:
             raise BadRequest("the request's body is not framed as HTTP demands", reason="http-framing") from error
         except web.RequestPayloadError as error:
             raise BadRequest("the request's body is not framed as HTTP demands", reason="http-framing") from error
+
+    async def _find_id(self, request: web.BaseRequest, exchange: AnsweredExchange) -> None:
+        """Read as much of a body that is refused by its head as shows the request's id, so that the answer can name it.
+
+        At most ``limits.inline_message`` bytes and a second; not where the body has to be invited first.
+        """
+        content = request.content
+        if not isinstance(exchange, Post) or exchange.bytes_in or not exchange.upstream or "Expect" in request.headers:
+            return
+        try:
+            async with asyncio.timeout(FIND_ID):
+                while not content.at_eof() and exchange.look_for_id(await content.readany()):
+                    pass
+        except (TimeoutError, web.RequestPayloadError, aiohttp.http_exceptions.HttpProcessingError):
+            return  # the refusal stands, without an id
 
     def _refuse(self, request: web.BaseRequest, exchange: AnsweredExchange, error: GatewayError) -> web.StreamResponse:
         return self.respond(request, exchange.refuse(error))

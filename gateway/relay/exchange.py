@@ -291,7 +291,9 @@ class Exchange:
             elif isinstance(error, UpstreamError):
                 site.metrics.upstream_error(self.upstream, error.reason)
         if self.accepted:
-            site.metrics.call_finished(self.client, self.upstream, self._method, outcome, first, total)
+            # The metric has one outcome for each kind of error, the record says which it was.
+            kind = type(error).reason if error is not None and outcome == error.reason else outcome
+            site.metrics.call_finished(self.client, self.upstream, self._method, kind, first, total)
         site.metrics.bytes_relayed(self.upstream, self.bytes_in, self.bytes_out)
         record = self._entry(
             "request.finished" if self.accepted else "request.refused",

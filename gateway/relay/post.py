@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from ..guard.chain import Outcome
@@ -61,11 +62,11 @@ class Post(AnsweredExchange):
         """Bytes of the body; raises as soon as they are too many, not JSON, or their envelope is refused."""
         assert self.admission is not None
         self.bytes_in += len(chunk)
+        self._parts.append(chunk)
         if self.bytes_in > self.admission.max_body:
             raise RequestTooLarge(
                 f"the request is larger than {self.admission.max_body} bytes", key=self.admission.max_body_key
             )
-        self._parts.append(chunk)
         try:
             if self._reader is not None:
                 self._reader.feed(chunk)
@@ -86,7 +87,7 @@ class Post(AnsweredExchange):
         if method is Mark.UNKNOWN or not isinstance(method, str):
             return
         member = METHODS[method].name if method in METHODS else None
-        name = {"name": reader.name, "uri": reader.uri}.get(member or "", None)
+        name = {"name": reader.name, "uri": reader.uri}.get(member or "")
         if name is Mark.UNKNOWN:
             return
         self._judged_early = True
@@ -102,31 +103,41 @@ class Post(AnsweredExchange):
             raise refusal
 
     def _early_id(self) -> RequestId | None:
+        """The id, as far as the bytes that have come show one: a client that gets an answer without it waits for ever."""
+        if self._reader is None:
+            for part in self._parts:
+                self._read_on(part)
         reader = self._reader
-        if reader is not None and is_request_id(reader.id):
-            return reader.id  # type: ignore[return-value]
+        # Not of a response: its id is the server's, and would be taken for one of the client's own.
+        if reader is not None and isinstance(reader.method, str):
+            self._method = self._method or reader.method
+            if is_request_id(reader.id):
+                return reader.id  # type: ignore[return-value]
         return None
 
-    def peek_id(self, body: bytes) -> None:
-        """Read the id out of a body that has already arrived whole, for a refusal that needs nothing else of it."""
-        try:
-            document = parse(body, self.site.json_limits, twins=Twins.ANY)
-            envelope = classify(document)
-        except PeerError:
-            return
-        self._method = envelope.method
-        if envelope.kind is Kind.REQUEST and envelope.id is not None and envelope.method is not None:
-            self.call = Call(envelope.id, envelope.method, _name_of(envelope.method, document.get("params") or {}))
+    def look_for_id(self, chunk: bytes) -> bool:
+        """Bytes of a body that is refused already: True while it is worth reading on for the request's id."""
+        self.bytes_in += len(chunk)
+        self._read_on(chunk)
+        return self.bytes_in < self.site.config.limits.inline_message and self._early_id() is None
+
+    def _read_on(self, chunk: bytes) -> None:
+        if self._reader is None:
+            self._reader = Reader(self.site.json_limits, Twins.ANY)
+        # What came before an error is known all the same.
+        with contextlib.suppress(PeerError):
+            self._reader.feed(chunk)
 
     def complete(self, now: float) -> Forward | None:
         """The body is all there: judge it.  None while a hook is being asked; raises GatewayError for a refusal."""
         body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        self._parts.clear()
         try:
             document = parse(body, self.site.json_limits, twins=Twins.ANY)
             envelope = classify(document)
         except PeerError as error:
             raise from_client(error) from error
+        self._parts.clear()
+        self._reader = None
         message = Message(envelope, document, Sender.CLIENT)
         self._method = envelope.method
         if token_in_body(document):

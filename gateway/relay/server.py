@@ -53,7 +53,7 @@ class _Connection(RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         if len(self._server.connections) > self._server.limits.max_connections:
-            self._server.site.metrics.refusal("too-many-connections")
+            self._server.site.metrics.connection_refused()
             self.force_close()
             return
         self._arm()

@@ -35,8 +35,8 @@ Memory is bounded too: one chunk, one window, and for each open object its membe
 as a digest of 16), at most ``limits.nodes`` of them in all.
 
 **The shortcut.**  One token at a time is slow in Python.  Where values are whole in a chunk, no larger than a window,
-and nobody wants to know what is in them, a pattern finds their end and ``strict`` reads them, as a document of their
-own, with what is left of the limits.  The table alone would give the same results, and does when ``strict`` refuses.
+and no place of the envelope, a pattern finds their end and ``strict`` reads them, as a document of their own, with what
+is left of the limits.  The table alone would give the same results, and does when ``strict`` refuses.
 
 **What it knows of MCP** is one table, ``places.ENVELOPE``: the places whose values it reports.
 """
@@ -46,6 +46,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from math import isinf
+from typing import Any
 
 import jiter
 
@@ -65,7 +66,7 @@ from .tokens import (
     match_white_space,
 )
 
-__all__ = ["EnvelopeField", "Mark", "Reader", "StringWindow"]
+__all__ = ["EnvelopeField", "Event", "Mark", "Reader", "StringWindow"]
 
 
 # -- the grammar ------------------------------------------------------------------------------------------------------
@@ -111,7 +112,7 @@ class Reader(Known):
 
     ``max_size``       bytes of the whole document, None for no bound
     ``window``         strings of more than this many bytes are handed out in StringWindow events, at least 16
-    ``every_string``   hand out shorter ones too, each in one event: for who must see all text (slower)
+    ``every_string``   hand out shorter ones too, each in one event: for those who must see all text (half as fast)
 
     ``feed`` and ``finish`` raise the errors of ``strict.parse``, and LimitExceeded ``too-large``.  A Reader that has
     raised has no more events and raises the same again.  What it knew is still there to be read, so that the answer to
@@ -135,7 +136,7 @@ class Reader(Known):
         self._max_size = max_size
         self._window = window
         self._every_string = every_string
-        self._shortcuts = not every_string  # events come from the table only
+        self._shortcuts = True
 
         self._failure: PeerError | None = None
         self._events: list[Event] = []
@@ -270,12 +271,16 @@ class Reader(Known):
             return False
         if not is_run:
             self._count(count)
+            if self._every_string:
+                self._hand_out(document, self._pointer())
             self._state = self._frame.after
             return True
         if not document:  # a comma with nothing before it
             self._shortcuts = False
             return False
         self._count(count - 1)
+        if self._every_string:
+            self._hand_out(document, self._pointer(own=False), self._frame.index)
         if type(document) is dict:
             for name in document:
                 self._add_name(name.encode())
@@ -284,6 +289,20 @@ class Reader(Known):
             self._frame.index += len(document)
             self._state = _ELEMENT
         return True
+
+    def _hand_out(self, value: Any, pointer: str, first: int = 0) -> None:
+        """All strings of a value that was read whole; ``first`` is the index of its first element.  As deep as the
+        pattern that found it allows: a few levels."""
+        if type(value) is str:
+            self._events.append(StringWindow(pointer, value.encode(), True))
+        elif type(value) is list:
+            for index, inner in enumerate(value, first):
+                if type(inner) in _TEXTUAL:
+                    self._hand_out(inner, f"{pointer}/{index}")
+        else:
+            for name, inner in value.items():
+                if type(inner) in _TEXTUAL:
+                    self._hand_out(inner, f"{pointer}/{_escaped(_kept_name(name.encode()))}")
 
     # steps: each reads one token of ``chunk`` at ``at`` and says where the next one may begin
 
@@ -404,7 +423,7 @@ class Reader(Known):
             raise nul_member()
         if self._long_name is None:
             self._long_name = LongName()
-            self._frame.name = bytes(self._text[: _character(self._text, _LONGEST_NAME)]) + "\u2026".encode()
+            self._frame.name = _kept_name(bytes(self._text))
         self._long_name.update(bytes(self._text))
         self._text.clear()
 
@@ -507,18 +526,29 @@ class Reader(Known):
         self._frame = self._frames.pop()
         self._state = self._frame.after
 
-    def _pointer(self) -> str:
+    def _pointer(self, *, own: bool = True) -> str:
+        """Of the value that is being read, or of the array or object that it is in."""
         parts = [""]
-        for frame in (*self._frames[1:], self._frame):
+        for frame in (*self._frames[1:], self._frame) if own else self._frames[1:]:
             if frame.after is _AFTER_MEMBER:
-                parts.append(frame.name.decode().replace("~", "~0").replace("/", "~1"))
+                parts.append(_escaped(frame.name))
             elif frame.after is _AFTER_ELEMENT:
                 parts.append(str(frame.index))
         return "/".join(parts)
 
 
-# Names up to this many bytes are held to be looked at; of longer ones the digest of their beginning and fold is kept.
+_TEXTUAL = frozenset((str, list, dict))
+# Longer names are not held: see names.LongName.  A pointer shows their beginning.
 _LONGEST_NAME = 1024
+
+
+def _kept_name(name: bytes) -> bytes:
+    return name if len(name) <= _LONGEST_NAME else name[: _character(name, _LONGEST_NAME)] + "\u2026".encode()
+
+
+def _escaped(name: bytes) -> str:
+    """A name as a step of a JSON pointer."""
+    return name.decode().replace("~", "~0").replace("/", "~1")
 
 
 def _character(text: bytes | bytearray, position: int) -> int:

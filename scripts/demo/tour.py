@@ -171,6 +171,7 @@ class Tour:
             if error is None:
                 raise TourError(f"the rate limit was not reached in {answered} calls")
             _check(guest.statuses[-1] == 429, f"over the limit should be HTTP 429, not {guest.statuses[-1]}")
+            _check(_from_gateway(error), f"the client does not learn why: {error}")
             wait = guest.headers[-1].get("retry-after", "")
             _check(wait.isdigit(), f"Retry-After should be a number of seconds, not {wait!r}")
             page.said("answered", f"{answered} calls of get_observations", "green")

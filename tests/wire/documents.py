@@ -16,35 +16,119 @@ NUMBERS = st.one_of(
     st.integers().map(lambda value: b"%d" % value),
     st.floats(allow_nan=False, allow_infinity=False).map(lambda value: repr(value).encode()),
     st.sampled_from(
-        [b"-0", b"0", b"-0.0", b"1E+2", b"1e-400", b"1e400", b"-1e999", b"0.1e1", b"1" * 128, b"1" * 129, b"-" + b"9" * 128]
-        + [b"9007199254740993", b"18446744073709551616", b"1.7976931348623157e308", b"123456.", b"01", b"+1", b".5", b"NaN"]
+        [
+            b"-0",
+            b"0",
+            b"-0.0",
+            b"1E+2",
+            b"1e-400",
+            b"1e400",
+            b"-1e999",
+            b"0.1e1",
+            b"1" * 128,
+            b"1" * 129,
+            b"-" + b"9" * 128,
+            b"9007199254740993",
+            b"18446744073709551616",
+            b"1.7976931348623157e308",
+            b"123456.",
+            b"01",
+            b"+1",
+            b".5",
+            b"NaN",
+        ]
     ),
-)  # fmt: skip
+)
 # What may stand between the quotes of a string.  The last ones are not allowed there.
 INSIDE = st.lists(
     st.one_of(
         st.text(st.characters(exclude_characters='"\\', exclude_categories=["Cs", "Cc"]), max_size=5).map(str.encode),
         st.sampled_from(
-            [rb"\n", rb"\"", rb"\\", rb"\/", rb"\u0041", rb"\ud83d\ude00", rb"\uD83D\uDE00", rb"\u0000", rb"\u00e9", b"\x7f"]
-            + ["é".encode(), "漢".encode(), "😀".encode(), b",", b"}", b"]", b"a" * 40, "é".encode() * 40]
+            [
+                rb"\n",
+                rb"\"",
+                rb"\\",
+                rb"\/",
+                rb"\u0041",
+                rb"\ud83d\ude00",
+                rb"\uD83D\uDE00",
+                rb"\u0000",
+                rb"\u00e9",
+                b"\x7f",
+                "é".encode(),
+                "漢".encode(),
+                "😀".encode(),
+                b",",
+                b"}",
+                b"]",
+                b"a" * 40,
+                "é".encode() * 40,
+            ]
         ),
     ),
     max_size=4,
-).map(b"".join)  # fmt: skip
+).map(b"".join)
 WRONG_INSIDE = st.sampled_from(
-    [rb"\ud83d", rb"\ude00", rb"\ud83d\u0041", rb"\ud83dx", rb"\x", rb"\u12g4", b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\x00"]
-    + [b"\n", b"\xf4\x90\x80\x80", b"\xe2\x82", b"\xf0\x9f\x98"]
-)  # fmt: skip
+    [
+        rb"\ud83d",
+        rb"\ude00",
+        rb"\ud83d\u0041",
+        rb"\ud83dx",
+        rb"\x",
+        rb"\u12g4",
+        b"\xff",
+        b"\xc0\x80",
+        b"\xed\xa0\x80",
+        b"\x00",
+        b"\n",
+        b"\xf4\x90\x80\x80",
+        b"\xe2\x82",
+        b"\xf0\x9f\x98",
+    ]
+)
 STRINGS = st.one_of(INSIDE, INSIDE, INSIDE, INSIDE, WRONG_INSIDE).map(lambda inside: b'"' + inside + b'"')
 NAMES = st.one_of(
     st.sampled_from(
-        [b"a", b"b", b"c", b"d", b"A", b"id", b"method", b"params", b"name", b"result", b"error", b"code", b"message"]
-        + [b"jsonrpc", b"_meta", b"progressToken", b"uri", b"arguments", b"Date", b"date", b"Method", rb"m\u0065thod"]
-        + ["paramſ".encode(), "\u212a".encode(), b"k", "\u0130d".encode(), rb"a\u0000", b"x" * 70, b"X" * 70, b"~/"]
-        + [b"n" * 1030, b"N" * 1030, "é".encode() * 600, "É".encode() * 600, b"n" * 1040 + rb"\u0000"]
+        [
+            b"a",
+            b"b",
+            b"c",
+            b"d",
+            b"A",
+            b"id",
+            b"method",
+            b"params",
+            b"name",
+            b"result",
+            b"error",
+            b"code",
+            b"message",
+            b"jsonrpc",
+            b"_meta",
+            b"progressToken",
+            b"uri",
+            b"arguments",
+            b"Date",
+            b"date",
+            b"Method",
+            rb"m\u0065thod",
+            "param\u017f".encode(),
+            "\u212a".encode(),
+            b"k",
+            "\u0130d".encode(),
+            rb"a\u0000",
+            b"x" * 70,
+            b"X" * 70,
+            b"~/",
+            b"n" * 1030,
+            b"N" * 1030,
+            "é".encode() * 600,
+            "É".encode() * 600,
+            b"n" * 1040 + rb"\u0000",
+        ]
     ),
     INSIDE,
-).map(lambda inside: b'"' + inside + b'"')  # fmt: skip
+).map(lambda inside: b'"' + inside + b'"')
 SCALARS = st.one_of(st.sampled_from([b"true", b"false", b"null"]), NUMBERS, STRINGS, STRINGS)
 
 
@@ -89,14 +173,22 @@ _META = VALUES.map(lambda value: b'{"_meta":{"progressToken":' + value + b',"x":
 _MEMBERS = st.lists(
     st.one_of(
         st.just((b'"jsonrpc"', b'"2.0"')),
-        st.tuples(st.just(b'"id"'), st.one_of(st.sampled_from([b"1", b'"x"', b"null", b"1.0", b"9007199254740992"]), VALUES)),
+        st.tuples(
+            st.just(b'"id"'), st.one_of(st.sampled_from([b"1", b'"x"', b"null", b"1.0", b"9007199254740992"]), VALUES)
+        ),
         st.tuples(st.just(b'"method"'), st.one_of(st.just(b'"tools/call"'), VALUES)),
         st.tuples(st.just(b'"params"'), st.one_of(_PARAMS, _META, VALUES)),
         st.tuples(st.just(b'"result"'), st.one_of(st.just(b"{}"), VALUES)),
         st.tuples(
             st.just(b'"error"'),
             st.one_of(
-                st.sampled_from([b'{"code":1,"message":"m","data":[]}', b'{"code":true,"message":"m"}', b'{"code":1,"message":"","x":1}']),
+                st.sampled_from(
+                    [
+                        b'{"code":1,"message":"m","data":[]}',
+                        b'{"code":true,"message":"m"}',
+                        b'{"code":1,"message":"","x":1}',
+                    ]
+                ),
                 VALUES,
             ),
         ),
@@ -104,7 +196,7 @@ _MEMBERS = st.lists(
     ),
     max_size=5,
     unique_by=lambda member: member[0],
-)  # fmt: skip
+)
 MESSAGES = st.builds(_object, st.builds(lambda members: [(b'"jsonrpc"', b'"2.0"'), *members], _MEMBERS), SPACES) | (
     st.builds(_object, _MEMBERS, SPACES)
 )
@@ -116,7 +208,12 @@ def _damaged(draw: st.DrawFn) -> bytes:
     for _ in range(draw(st.integers(1, 2))):
         at = draw(st.integers(0, len(text)))
         drop = draw(st.integers(0, 2))
-        put = draw(st.one_of(st.binary(max_size=2), st.sampled_from([b",", b'"', b"\\", b"}", b"]", b"{", b"[", b":", b"e", b"0", b"\\u"])))
+        put = draw(
+            st.one_of(
+                st.binary(max_size=2),
+                st.sampled_from([b",", b'"', b"\\", b"}", b"]", b"{", b"[", b":", b"e", b"0", b"\\u"]),
+            )
+        )
         text = text[:at] + put + text[at + drop :]
     return text
 

@@ -17,7 +17,6 @@ from hypothesis import given, settings
 
 from gateway.wire.errors import PeerError
 from gateway.wire.strict import Twins, dumps, parse
-
 from tests.wire.documents import GENEROUS, TEXTS
 
 Ask = Callable[[bytes], str]
@@ -53,16 +52,17 @@ def node(needs: Callable[[str, str], str], project: Path) -> Iterator[Ask]:
     program = needs("node", "apt-get install nodejs")
     script = project / "tests" / "wire" / "parse.mjs"
     with subprocess.Popen([program, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
+        questions, answers = process.stdin, process.stdout
+        assert questions is not None
+        assert answers is not None
 
         def ask(data: bytes) -> str:
-            process.stdin.write(base64.b64encode(data) + b"\n")
-            process.stdin.flush()
-            return process.stdout.readline().decode().rstrip("\n")
+            questions.write(base64.b64encode(data) + b"\n")
+            questions.flush()
+            return answers.readline().decode().rstrip("\n")
 
         yield ask
-        process.stdin.close()
+        questions.close()
         process.wait(timeout=10)
 
 
@@ -91,7 +91,7 @@ def test_javascript_agrees(node: Ask, data: bytes) -> None:
 
 @pytest.mark.parametrize(
     "data", [b"NaN", b"[1,]", b"{'a':1}", b"01", b'"\n"', b"\xef\xbb\xbf{}", b"// x\n1", b'{"a":1,"a":2}', b"1e400"]
-)  # fmt: skip
+)
 def test_what_parsers_disagree_on_is_refused(data: bytes) -> None:
     assert accepted(data) is ...
 

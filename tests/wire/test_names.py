@@ -13,8 +13,16 @@ from gateway.wire.names import PROTOCOL_NAMES, LongName, Twins, fold, fold_bytes
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("method", "Method"), ("params", "param\u017f"), ("k", "\u212a"), ("id", "\u0130d"), ("id", "\u0131d"), ("ß", "ẞ"), ("ß", "ss")],
-)  # fmt: skip
+    [
+        ("method", "Method"),
+        ("params", "param\u017f"),
+        ("k", "\u212a"),
+        ("id", "\u0130d"),
+        ("id", "\u0131d"),
+        ("ß", "ẞ"),
+        ("ß", "ss"),
+    ],
+)
 def test_twins(one: str, other: str) -> None:
     assert fold(one) == fold(other)
     assert same_name(one.encode(), Twins.ANY)[0] == same_name(other.encode(), Twins.ANY)[0]
@@ -22,12 +30,13 @@ def test_twins(one: str, other: str) -> None:
 
 def test_no_two_characters_that_differ_in_case_only_are_kept_apart() -> None:
     """Parsers compare lower case, upper case, or both; each alone must not see more twins than the fold."""
-    for code in range(sys.maxunicode + 1):
-        character = chr(code)
+    for character in map(chr, range(sys.maxunicode + 1)):
+        if character.lower() == character == character.upper():
+            continue
         for other in (character.lower(), character.upper()):
             # Sequences are no simple mapping: parsers that fold character by character do not use them.
             if len(other) == 1:
-                assert fold(other) == fold(character), hex(code)
+                assert fold(other) == fold(character), ascii(character)
 
 
 @given(st.text(max_size=10), st.text(max_size=10))
@@ -43,7 +52,10 @@ def test_only_protocol_names_are_folded_for_answers() -> None:
     assert {fold(name) for name in PROTOCOL_NAMES} == PROTOCOL_NAMES
 
 
-@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=4), min_size=1), st.sampled_from(Twins))
+@given(
+    st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=4), min_size=1),
+    st.sampled_from(Twins),
+)
 def test_a_long_name_in_parts_is_the_same_name(parts: list[str], twins: Twins) -> None:
     parts = ["é" * 600, *parts]
     long = LongName()

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from gateway.wire.errors import LimitExceeded
 from gateway.wire.sse import Decoder, Frame, comment, encode
-
 from tests.wire.documents import CUTS, pieces
 
 
@@ -31,7 +30,10 @@ def decode(stream: bytes, *, max_line: int = 1 << 20, max_event: int = 1 << 20) 
         (b"event: message\ndata: {}\n\n", Frame(b"event: message\ndata: {}\n\n", b"{}", b"message")),
         (b"event: message\r\ndata: {}\r\n\r\n", Frame(b"event: message\r\ndata: {}\r\n\r\n", b"{}", b"message")),
         (b"event: message\rdata: {}\r\r", Frame(b"event: message\rdata: {}\r\r", b"{}", b"message")),
-        (b"event: message\r\ndata: a\rb\n\r\n", Frame(b"event: message\r\ndata: a\rb\n\r\n", b"a", b"message", unknown=True)),
+        (
+            b"event: message\r\ndata: a\rb\n\r\n",
+            Frame(b"event: message\r\ndata: a\rb\n\r\n", b"a", b"message", unknown=True),
+        ),
         (b"event: message\ndata: a\r\n\n", Frame(b"event: message\ndata: a\r\n\n", b"a", b"message")),
         (b"event: a\nevent: b\ndata: x\n\n", Frame(b"event: a\nevent: b\ndata: x\n\n", b"x", b"b")),
         (b"event\ndata: x\n\n", Frame(b"event\ndata: x\n\n", b"x", b"")),
@@ -44,14 +46,17 @@ def decode(stream: bytes, *, max_line: int = 1 << 20, max_event: int = 1 << 20) 
         (b"retry: " + b"9" * 5000 + b"\n\n", Frame(b"retry: " + b"9" * 5000 + b"\n\n")),
         (b": ping\n:\n\n", Frame(b": ping\n:\n\n", comments=(b"ping", b""))),
         (b"Data: x\nevent : y\n\n", Frame(b"Data: x\nevent : y\n\n", unknown=True)),
-        (b"data: a\xe2\x80\xa8\x85\x0b\x0c\x1cb\n\n", Frame(b"data: a\xe2\x80\xa8\x85\x0b\x0c\x1cb\n\n", b"a\xe2\x80\xa8\x85\x0b\x0c\x1cb")),
+        (
+            b"data: a\xe2\x80\xa8\x85\x0b\x0c\x1cb\n\n",
+            Frame(b"data: a\xe2\x80\xa8\x85\x0b\x0c\x1cb\n\n", b"a\xe2\x80\xa8\x85\x0b\x0c\x1cb"),
+        ),
         (b"data: \xff\n\n", Frame(b"data: \xff\n\n", b"\xff")),
         (b"\n", Frame(b"\n")),
         (b"\r\n", Frame(b"\r\n")),
         (b"data: x\r\n\n", Frame(b"data: x\r\n\n", b"x")),
         (b"data: x\n\r\n", Frame(b"data: x\n\r\n", b"x")),
     ],
-)  # fmt: skip
+)
 def test_one_frame(stream: bytes, frame: Frame) -> None:
     assert decode(stream) == [frame]
 
@@ -95,8 +100,12 @@ def test_a_lone_cr_ends_its_frame_at_once() -> None:
 @pytest.mark.parametrize("cuts", [[1], [2], [3], [100], [1, 2]])
 def test_the_byte_order_mark_is_dropped_once(cuts: list[int]) -> None:
     decoder = Decoder(100, 100)
-    frames = [frame for piece in pieces(b"\xef\xbb\xbfdata: a\n\n\xef\xbb\xbfdata: b\n\n", cuts) for frame in decoder.feed(piece)]
-    assert frames == [Frame(b"data: a\n\n", b"a"), Frame(b"\xef\xbb\xbfdata: b\n\n", unknown=True)]  # fmt: skip
+    frames = [
+        frame
+        for piece in pieces(b"\xef\xbb\xbfdata: a\n\n\xef\xbb\xbfdata: b\n\n", cuts)
+        for frame in decoder.feed(piece)
+    ]
+    assert frames == [Frame(b"data: a\n\n", b"a"), Frame(b"\xef\xbb\xbfdata: b\n\n", unknown=True)]
 
 
 def test_half_a_byte_order_mark_is_text() -> None:
@@ -193,12 +202,30 @@ def test_what_is_commented_is_decoded(text: bytes) -> None:
 
 STREAMS = st.lists(
     st.sampled_from(
-        [b"\n", b"\r", b"\r\n", b"\n\n", b"\r\n\r\n", b"data", b"data:", b"data: x", b": c", b"id: 1", b"id: \0", b"event: message"]
-        + [b"event: message\ndata: {}\n\n", b"event: message\r\ndata: {}\r\n\r\n", b"retry: 5", b"Data: x", b"\xef\xbb\xbf", b"\xff"]
+        [
+            b"\n",
+            b"\r",
+            b"\r\n",
+            b"\n\n",
+            b"\r\n\r\n",
+            b"data",
+            b"data:",
+            b"data: x",
+            b": c",
+            b"id: 1",
+            b"id: \0",
+            b"event: message",
+            b"event: message\ndata: {}\n\n",
+            b"event: message\r\ndata: {}\r\n\r\n",
+            b"retry: 5",
+            b"Data: x",
+            b"\xef\xbb\xbf",
+            b"\xff",
+        ]
     )
     | st.binary(max_size=3),
     max_size=12,
-).map(b"".join)  # fmt: skip
+).map(b"".join)
 
 
 class Dispatched(NamedTuple):
@@ -258,7 +285,9 @@ def test_the_cutting_changes_nothing(stream: bytes, cuts: list[int], max_line: i
             assert b"".join(frame.raw for frame in frames) + decoder.rest == (
                 stream if decoder.rest.startswith(b"\xef") and not frames else stream.removeprefix(b"\xef\xbb\xbf")
             )
-        results.append(([(f.data, f.event, f.id, f.retry, f.comments, f.unknown) for f in frames], decoder.error is None))
+        results.append(
+            ([(f.data, f.event, f.id, f.retry, f.comments, f.unknown) for f in frames], decoder.error is None)
+        )
     assert results[0] == results[1]
     assert whole.partial == cut.partial or whole.error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from typing import Any
@@ -12,7 +13,6 @@ from hypothesis import strategies as st
 
 from gateway.wire.errors import JsonRefused, JsonSyntaxError, LimitExceeded, PeerError
 from gateway.wire.strict import MAX_DEPTH, MAX_NUMBER_CHARS, Limits, Twins, dumps, parse
-
 from tests.wire.documents import GENEROUS, TEXTS
 
 
@@ -24,9 +24,19 @@ def refused(data: bytes, limits: Limits = GENEROUS, twins: Twins = Twins.ANY) ->
 
 @pytest.mark.parametrize(
     "data",
-    [b"{}", b" [1, 2.5e3, -0, true, false, null, \"\\u00e9\\ud83d\\ude00\"]\r\n\t", '{"é": "漢"}'.encode(), b'"\\u0000"', b"1e-400", b'{"":1}',
-     b"123456789012345678901234567890", b'{"a":{"A":1},"b":[{"A":1}]}', b"1" * 128, b'{"__proto__":1}'],
-)  # fmt: skip
+    [
+        b"{}",
+        b' [1, 2.5e3, -0, true, false, null, "\\u00e9\\ud83d\\ude00"]\r\n\t',
+        '{"é": "漢"}'.encode(),
+        b'"\\u0000"',
+        b"1e-400",
+        b'{"":1}',
+        b"123456789012345678901234567890",
+        b'{"a":{"A":1},"b":[{"A":1}]}',
+        b"1" * 128,
+        b'{"__proto__":1}',
+    ],
+)
 def test_what_is_read(data: bytes) -> None:
     for twins in Twins:
         assert parse(data, GENEROUS, twins=twins) == json.loads(data)
@@ -100,7 +110,10 @@ def test_limits_are_inclusive() -> None:
     assert refused(b'["1234", 1.23]', limits).reason == "number-length"
 
 
-@pytest.mark.parametrize("wrong", [{"depth": 0}, {"depth": MAX_DEPTH + 1}, {"nodes": 0}, {"number_chars": 0}, {"number_chars": MAX_NUMBER_CHARS + 1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"depth": 0}, {"depth": MAX_DEPTH + 1}, {"nodes": 0}, {"number_chars": 0}, {"number_chars": MAX_NUMBER_CHARS + 1}],
+)
 def test_limits_beyond_the_parser_are_a_mistake(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="must be"):
         Limits(**{"depth": 1, "nodes": 1, "number_chars": 1} | wrong)
@@ -173,7 +186,5 @@ def test_what_no_json_can_say_is_not_written(document: Any) -> None:
     ],
 )
 def test_large_texts_take_linear_time(data: bytes) -> None:
-    try:
+    with contextlib.suppress(PeerError):
         parse(data, GENEROUS, twins=Twins.ANY)
-    except PeerError:
-        pass
