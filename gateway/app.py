@@ -61,6 +61,9 @@ class Gateway:
 
     async def __aexit__(self, *_: object) -> None:
         self.site.draining = True
+        # New connections are refused, so that a load balancer goes elsewhere; the admin port goes on saying why.
+        for site in list(self._runners[0].sites):
+            await site.stop()
         await self.handler.drain(self.config.limits.drain_timeout)
         for runner in self._runners:
             await runner.cleanup()
@@ -128,7 +131,7 @@ def main(config: Config, *, announce: Callable[[Gateway], None]) -> int:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(serve(config, announce))
     except OSError as error:
-        _log.error("cannot start: %s", error)  # noqa: TRY400  an operator needs the sentence, not the traceback
+        _log.error("cannot start: %s", error)
         return 1
     return 0
 

@@ -294,7 +294,7 @@ class Limits(Section):
     max_target_size: Size = Field(default=8 * 1024, description="Longest request line.")
     json_depth: Count = Field(default=64, le=128, description="Deepest nesting of JSON; 128 at most.")
     json_nodes: Count = Field(default=250_000, description="Most values in one JSON message.")
-    json_number_chars: Count = Field(default=128, description="Longest JSON number.")
+    json_number_chars: Count = Field(default=128, le=308, description="Longest JSON number; 308 at most.")
     header_timeout: Duration = Field(default=10.0, description="Time for a request's header to arrive.")
     body_idle_timeout: Duration = Field(default=10.0, description="Longest pause within a request's body.")
     body_timeout: Duration = Field(default=60.0, description="Time for a request's body to arrive.")

@@ -112,11 +112,14 @@ class Detector:
             if rule.anchored:
                 found.update(index for index, text in enumerate(texts) if rule.program.search(text) is not None)
                 continue
-            for match in rule.program.finditer(joined):
+            match = rule.program.search(joined)
+            while match is not None:
                 # A match that crosses texts is none, but one inside any of them may hide behind it.
                 first = bisect.bisect_right(starts, match.start()) - 1
-                last = bisect.bisect_right(starts, match.end() - 1) - 1
-                found.update(range(first, min(last, len(texts) - 1) + 1))
+                last = min(bisect.bisect_right(starts, match.end() - 1), len(texts))
+                found.update(range(first, last))
+                # One match in a text is enough to know.
+                match = rule.program.search(joined, starts[last]) if last < len(texts) else None
         return sorted(found)
 
     def redact(self, candidates: Iterable[int], text: bytes) -> Redaction | None:

@@ -13,12 +13,13 @@ from ..wire.envelope import RequestId
 from ..wire.errors import EnvelopeError, JsonSyntaxError, LimitExceeded, PeerError
 
 __all__ = [
-    "AudienceError", "AuditUnavailable", "BadRequest", "BodyTimeout", "CapabilityMissing", "ContentBlocked", "Draining",
-    "ForbiddenOrigin", "GatewayError", "HeaderMismatch", "HeaderTooLarge", "HookFailed", "InternalError", "InvalidParams",
-    "MethodNotAllowed", "MethodNotFound", "MisdirectedRequest", "NotAcceptable", "NotFound", "ParseError",
-    "PolicyDenied", "RateLimited", "Refusal", "RequestTooLarge", "TargetTooLong", "TooManyConcurrent", "Unauthenticated",
-    "UnknownSession", "UnsupportedMediaType", "UnsupportedRevision", "UpstreamBusy", "UpstreamError", "UpstreamProtocolError",
-    "UpstreamTimeout", "UpstreamTooLarge", "UpstreamUnreachable", "from_client", "from_upstream",
+    "AudienceError", "AuditUnavailable", "BadRequest", "BodyTimeout", "CapabilityMissing", "ContentBlocked",
+    "Draining", "ForbiddenOrigin", "GatewayError", "HeaderMismatch", "HeaderTooLarge", "HookFailed", "InternalError",
+    "InvalidParams", "MethodNotAllowed", "MethodNotFound", "MisdirectedRequest", "NotAcceptable", "NotFound",
+    "ParseError", "PolicyDenied", "RateLimited", "Refusal", "RequestTooLarge", "TargetTooLong", "TooManyConcurrent",
+    "Unauthenticated", "UnknownSession", "UnsupportedMediaType", "UnsupportedRevision", "UpstreamBusy",
+    "UpstreamError", "UpstreamProtocolError", "UpstreamTimeout", "UpstreamTooLarge", "UpstreamUnreachable",
+    "from_client", "from_upstream",
 ]  # fmt: skip
 
 
@@ -239,7 +240,7 @@ class HookFailed(Refusal):
     code, reason = -31500, "hook-failed"
 
 
-# -- the upstream failed ------------------------------------------------------------------------------------------------
+# -- the upstream failed ----------------------------------------------------------------------------------------------
 
 
 class UpstreamError(GatewayError):
@@ -276,7 +277,7 @@ class UpstreamTimeout(UpstreamError):
     status, code, reason = 504, -31504, "upstream-timeout"
 
 
-# -- we failed ------------------------------------------------------------------------------------------------------------
+# -- we failed --------------------------------------------------------------------------------------------------------
 
 
 class InternalError(GatewayError):

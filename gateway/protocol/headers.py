@@ -17,9 +17,9 @@ from multidict import MultiMapping
 from .errors import BadRequest, HeaderMismatch, NotAcceptable, UnsupportedMediaType
 
 __all__ = [
-    "LAST_EVENT_ID", "METHOD", "NAME", "NAME_MEMBERS", "PARAM_PREFIX", "SESSION_ID", "SINGLE_FIELDS", "VERSION", "Fields",
-    "check_accept", "check_content_type", "check_mirrored", "check_single", "decode_mirrored", "encode_mirrored",
-    "is_clean", "is_param_field", "is_session_id", "media_type", "mirrored_fields", "param_fields",
+    "LAST_EVENT_ID", "METHOD", "NAME", "NAME_MEMBERS", "PARAM_PREFIX", "SESSION_ID", "SINGLE_FIELDS", "VERSION",
+    "Fields", "check_accept", "check_content_type", "check_mirrored", "check_single", "decode_mirrored",
+    "encode_mirrored", "is_clean", "is_param_field", "is_session_id", "media_type", "mirrored_fields", "param_fields",
 ]  # fmt: skip
 
 VERSION = "MCP-Protocol-Version"

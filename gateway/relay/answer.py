@@ -104,7 +104,7 @@ class AnsweredExchange(Exchange):
         try:
             self._frames.extend(self._decoder.feed(chunk))
         except PeerError as error:
-            return self._relay() + self._broken(from_upstream(error))
+            return self._broken(from_upstream(error))
         return self._relay()
 
     @property
@@ -143,6 +143,10 @@ class AnsweredExchange(Exchange):
                 out.append(data)
             if self.pending is not None:
                 break
+        broken = self._decoder.error if self._decoder is not None and not frames else None
+        if broken is not None and not self.done and self.pending is None:
+            # A limit that was exceeded behind the frames of this read.
+            out.append(self._broken(from_upstream(broken)))
         if not out:
             return b""
         data = out[0] if len(out) == 1 else b"".join(out)

@@ -9,6 +9,7 @@ takes nothing, the keep-alive comment and the end of the process need no further
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import itertools
 import logging
@@ -45,6 +46,10 @@ KEEP_ALIVE = sse.comment(b"keep-alive")
 
 # How long a refused request's body is waited for, for the sake of its id, in seconds.
 FIND_ID = 1.0
+
+
+# How long the last event of a stream may take to leave when the gateway stops, in seconds.
+LAST_WORDS = 1.0
 
 
 class _Stopped(Exception):
@@ -266,6 +271,7 @@ class Endpoint:
         self.site = site
         self.pools = pools
         self.relays: set[Relay] = set()
+        self._emptied: asyncio.Event | None = None
         self._prefix = os.urandom(5).hex()
         self._numbers = itertools.count(1)
 
@@ -291,6 +297,8 @@ class Endpoint:
                 return await relay.run(forward)
             finally:
                 self.relays.discard(relay)
+                if self._emptied is not None and not self.relays:
+                    self._emptied.set()
         except GatewayError as error:
             await self._find_id(request, exchange)
             return self._refuse(request, exchange, error)
@@ -375,14 +383,17 @@ class Endpoint:
 
     async def drain(self, seconds: float) -> None:
         """End what is under way: standing streams at once, calls when they are done or the time is over."""
-        for relay in list(self.relays):
+        for relay in self.relays:
             if relay.is_standing:
                 relay.stop()
-        end = asyncio.get_running_loop().time() + seconds
-        while self.relays and asyncio.get_running_loop().time() < end:
-            await asyncio.sleep(0.02)
-        for relay in list(self.relays):
+        await self._until_empty(seconds)
+        for relay in self.relays:
             relay.stop()
-        end = asyncio.get_running_loop().time() + 1.0
-        while self.relays and asyncio.get_running_loop().time() < end:
-            await asyncio.sleep(0.02)
+        await self._until_empty(LAST_WORDS)
+
+    async def _until_empty(self, seconds: float) -> None:
+        if self.relays:
+            self._emptied = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._emptied.wait()

@@ -13,8 +13,8 @@ The life of a POST, as the shell drives it::
     fail(error), drain() -> bytes                the upstream broke, or the gateway stops, in the middle of a stream
     close(outcome)                               always, last: the audit record and the metrics
 
-A hook that has to ask somebody makes ``pending`` not None: the shell awaits its verdict and calls ``resume``, until then
-nothing else of this exchange moves.
+A hook that has to ask somebody makes ``pending`` not None: the shell awaits its verdict and calls ``resume``.  Until
+then nothing else of this exchange moves.
 
 **Exactly one answer.**  ``done`` is set where an answer is let out.  Whatever comes after it is dropped, and whatever
 ends without it gets an error with the client's own id - except where the protocol says that the client resumes (rule

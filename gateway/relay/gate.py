@@ -35,7 +35,7 @@ METHODS = ("POST", "GET", "DELETE", "OPTIONS")
 
 @dataclass(slots=True)
 class Head:
-    """The head of an HTTP request: ``target`` as it came, ``version`` as (major, minor), ``remote`` the peer's address."""
+    """The head of an HTTP request: ``target`` as it came, ``version`` (major, minor), ``remote`` the peer's address."""
 
     method: str
     target: str

@@ -49,7 +49,6 @@ class Post(AnsweredExchange):
         self._parts: list[bytes] = []
         self._reader: Reader | None = None
         self._judged_early = False
-        self._message: Message | None = None
         self._answer_status = 200
         self._collected = 0
         self._opened = False
@@ -82,7 +81,7 @@ class Post(AnsweredExchange):
             self._judge_early(self._reader)
 
     def _judge_early(self, reader: Reader) -> None:
-        """Refuse a large request as soon as its envelope is known; a verdict of "pass" is asked for again at the end."""
+        """Refuse a large request as soon as its envelope is known; what passes is judged again at the end."""
         method = reader.method
         if method is Mark.UNKNOWN or not isinstance(method, str):
             return
@@ -90,6 +89,8 @@ class Post(AnsweredExchange):
         name = {"name": reader.name, "uri": reader.uri}.get(member or "")
         if name is Mark.UNKNOWN:
             return
+        if isinstance(name, Mark) and name is not Mark.ABSENT:
+            raise BadRequest(f"{method} needs a string params.{member}", reason="name-type")
         self._judged_early = True
         self._method = method
         document: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
@@ -103,7 +104,7 @@ class Post(AnsweredExchange):
             raise refusal
 
     def _early_id(self) -> RequestId | None:
-        """The id, as far as the bytes that have come show one: a client that gets an answer without it waits for ever."""
+        """The id, if the bytes that have come show one: a client that gets an answer without it waits for ever."""
         if self._reader is None:
             for part in self._parts:
                 self._read_on(part)
@@ -217,7 +218,11 @@ class Post(AnsweredExchange):
         passed = outcome.message
         if passed is None:
             raise Refusal(outcome.reason or "the message was withheld", reason="dropped")
-        self._message = passed
+        if self.call is not None and outcome.changed:
+            # A hook may have written the name anew: a resource URI in its normal form.
+            self.call = self.context.call = Call(
+                self.call.id, self.call.method, _name_of(self.call.method, passed.params)
+            )
         fields = self._base_fields()
         params = passed.params
         if self.revision is not None and self.revision.mirrored:

@@ -2,8 +2,8 @@
 
 Every setting departs from aiohttp's default for a reason: no cookies (the default jar carries one caller's cookie into
 another's request), no redirects (a 302 would turn a POST into a GET and carry headers elsewhere), no decompression (a
-small bomb grows without bound), no total timeout (300 s would end every stream), no retry of GET and DELETE, and our own
-count of what is in use, because a pool that waits for a free slot waits where no deadline of ours can see it.
+small bomb grows without bound), no total timeout (300 s would end every stream), no retry of GET and DELETE, and our
+own count of what is in use, because a pool that waits for a free slot waits where no deadline of ours can see it.
 """
 
 from __future__ import annotations

@@ -17,21 +17,63 @@ ECHO = request("tools/call", {"name": "echo", "arguments": {"text": "hi"}}, id=7
 
 CASES: dict[str, tuple[Any, dict[str, Any], int, int, str, str | None]] = {
     # name: message, build options, status, code, reason, key
-    "denied tool": (request("tools/call", {"name": "denied_it"}, id=7), {}, 200, -31403, "tool-not-allowed", "policies.all.allowed_tools"),
-    "a tool call that is a notification": (notification("tools/call", {"name": "denied_it"}), {}, 403, -32601, "method-not-found", None),
-    "unknown method": (request("no/such", {}, id=7), {}, 200, -32601, "method-not-found", "policies.all.allowed_methods"),
-    "unknown method, stateless": (request("no/such", {}, id=7), {"modern": True}, 404, -32601, "method-not-found", "policies.all.allowed_methods"),
+    "denied tool": (
+        request("tools/call", {"name": "denied_it"}, id=7),
+        {},
+        200,
+        -31403,
+        "tool-not-allowed",
+        "policies.all.allowed_tools",
+    ),
+    "a tool call that is a notification": (
+        notification("tools/call", {"name": "denied_it"}),
+        {},
+        403,
+        -32601,
+        "method-not-found",
+        None,
+    ),
+    "unknown method": (
+        request("no/such", {}, id=7),
+        {},
+        200,
+        -32601,
+        "method-not-found",
+        "policies.all.allowed_methods",
+    ),
+    "unknown method, stateless": (
+        request("no/such", {}, id=7),
+        {"modern": True},
+        404,
+        -32601,
+        "method-not-found",
+        "policies.all.allowed_methods",
+    ),
     "no token": (ECHO, {"token": ""}, 401, -31401, "unauthenticated", None),
     "unknown token": (ECHO, {"token": ALICE + "x"}, 401, -31401, "invalid-token", None),
     "two tokens": (ECHO, {"extra": [("Authorization", f"Bearer {BOB}")]}, 401, -31401, "invalid-token", None),
     "basic": (ECHO, {"headers": {"Authorization": "Basic YWxpY2U6eA=="}}, 401, -31401, "unauthenticated", None),
-    "bad origin": (ECHO, {"extra": [("Origin", "https://evil.example")]}, 403, -31403, "origin-not-allowed", "listen.allowed_origins"),
+    "bad origin": (
+        ECHO,
+        {"extra": [("Origin", "https://evil.example")]},
+        403,
+        -31403,
+        "origin-not-allowed",
+        "listen.allowed_origins",
+    ),
     "null origin": (ECHO, {"extra": [("Origin", "null")]}, 403, -31403, "origin-not-allowed", "listen.allowed_origins"),
     "bad host": (ECHO, {"headers": {"Host": "evil.example"}}, 421, -31421, "host-not-allowed", "listen.hosts"),
     "host with userinfo": (ECHO, {"headers": {"Host": "gw@evil"}}, 421, -31421, "host-not-allowed", "listen.hosts"),
     "plain text": (ECHO, {"headers": {"Content-Type": "text/plain"}}, 415, -31415, "unsupported-media-type", None),
     "no media type": (ECHO, {"headers": {"Content-Type": None}}, 415, -31415, "unsupported-media-type", None),
-    "utf-16": (ECHO, {"headers": {"Content-Type": "application/json; charset=utf-16"}}, 415, -31415, "unsupported-media-type", None),
+    "utf-16": (
+        ECHO,
+        {"headers": {"Content-Type": "application/json; charset=utf-16"}},
+        415,
+        -31415,
+        "unsupported-media-type",
+        None,
+    ),
     "compressed": (ECHO, {"extra": [("Content-Encoding", "GZIP")]}, 415, -31415, "unsupported-media-type", None),
     "accepts only JSON": (ECHO, {"headers": {"Accept": "application/json"}}, 406, -31406, "not-acceptable", None),
     "accepts nothing": (ECHO, {"headers": {"Accept": None}}, 406, -31406, "not-acceptable", None),
@@ -39,21 +81,77 @@ CASES: dict[str, tuple[Any, dict[str, Any], int, int, str, str | None]] = {
     "empty": (b"", {}, 400, -32700, "syntax", None),
     "not UTF-8": (b'{"jsonrpc":"2.0","id":7,"method":"\xff"}', {}, 400, -32700, "not-utf8", None),
     "BOM": (b'\xef\xbb\xbf{"jsonrpc":"2.0","id":7,"method":"ping"}', {}, 400, -32700, "bom", None),
-    "duplicate member": (b'{"jsonrpc":"2.0","id":7,"method":"ping","m\\u0065thod":"ping"}', {}, 400, -32600, "duplicate-member", None),
-    "folded member": (b'{"jsonrpc":"2.0","id":7,"method":"ping","Method":"ping"}', {}, 400, -32600, "folded-member", None),
-    "too deep": (b'{"jsonrpc":"2.0","id":7,"method":"ping","params":{"a":' + b"[" * 70 + b"]" * 70 + b"}}", {}, 400, -32600, "depth", "limits.json_depth"),
+    "duplicate member": (
+        b'{"jsonrpc":"2.0","id":7,"method":"ping","m\\u0065thod":"ping"}',
+        {},
+        400,
+        -32600,
+        "duplicate-member",
+        None,
+    ),
+    "folded member": (
+        b'{"jsonrpc":"2.0","id":7,"method":"ping","Method":"ping"}',
+        {},
+        400,
+        -32600,
+        "folded-member",
+        None,
+    ),
+    "too deep": (
+        b'{"jsonrpc":"2.0","id":7,"method":"ping","params":{"a":' + b"[" * 70 + b"]" * 70 + b"}}",
+        {},
+        400,
+        -32600,
+        "depth",
+        "limits.json_depth",
+    ),
     "batch": ([ECHO], {}, 400, -32600, "batch", None),
     "no id type": (b'{"jsonrpc":"2.0","id":1.5,"method":"ping"}', {}, 400, -32600, "id-type", None),
     "null id": (b'{"jsonrpc":"2.0","id":null,"method":"ping"}', {}, 400, -32600, "id-type", None),
-    "request and response": (b'{"jsonrpc":"2.0","id":7,"method":"ping","result":{}}', {}, 400, -32600, "unexpected-member", None),
-    "positional params": (b'{"jsonrpc":"2.0","id":7,"method":"tools/call","params":["echo"]}', {}, 400, -32600, "params-type", None),
+    "request and response": (
+        b'{"jsonrpc":"2.0","id":7,"method":"ping","result":{}}',
+        {},
+        400,
+        -32600,
+        "unexpected-member",
+        None,
+    ),
+    "positional params": (
+        b'{"jsonrpc":"2.0","id":7,"method":"tools/call","params":["echo"]}',
+        {},
+        400,
+        -32600,
+        "params-type",
+        None,
+    ),
     "unasked response": ({"jsonrpc": "2.0", "id": 1, "result": {}}, {}, 400, -32600, "response-not-expected", None),
-    "unasked response, stateless": ({"jsonrpc": "2.0", "id": 1, "result": {}}, {"modern": True}, 400, -32600, "response-not-expected", None),
+    "unasked response, stateless": (
+        {"jsonrpc": "2.0", "id": 1, "result": {}},
+        {"modern": True},
+        400,
+        -32600,
+        "response-not-expected",
+        None,
+    ),
     "unknown session": (ECHO, {"session": "nope"}, 404, -31404, "unknown-session", None),
-    "repeated session": (ECHO, {"extra": [("Mcp-Session-Id", "a"), ("Mcp-Session-Id", "b")]}, 400, -32020, "header-repeated", None),
-    "too large": (request("tools/call", {"name": "echo", "arguments": {"text": "x" * 5000}}, id=7), {}, 413, -31413, "request-too-large", "policies.all.max_request_size"),
+    "repeated session": (
+        ECHO,
+        {"extra": [("Mcp-Session-Id", "a"), ("Mcp-Session-Id", "b")]},
+        400,
+        -32020,
+        "header-repeated",
+        None,
+    ),
+    "too large": (
+        request("tools/call", {"name": "echo", "arguments": {"text": "x" * 5000}}, id=7),
+        {},
+        413,
+        -31413,
+        "request-too-large",
+        "policies.all.max_request_size",
+    ),
     "missing _meta": (ECHO, {"modern": True, "meta": False}, 400, -32602, "invalid-params", None),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -233,9 +331,18 @@ async def test_other_http_methods(serve, method):
 
 
 RAW: dict[str, tuple[str, tuple[int, ...]]] = {
-    "both framings": ("POST /mcp HTTP/1.1\r\nHost: {host}\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", (400,)),
-    "two lengths": ("POST /mcp HTTP/1.1\r\nHost: {host}\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello", (400,)),
-    "gzip, chunked": ("POST /mcp HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", (400,)),
+    "both framings": (
+        "POST /mcp HTTP/1.1\r\nHost: {host}\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        (400,),
+    ),
+    "two lengths": (
+        "POST /mcp HTTP/1.1\r\nHost: {host}\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        (400,),
+    ),
+    "gzip, chunked": (
+        "POST /mcp HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        (400,),
+    ),
     "HTTP/1.0 chunked": ("POST /mcp HTTP/1.0\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", (400,)),
     "HTTP/2.0": ("POST /mcp HTTP/2.0\r\nHost: {host}\r\nContent-Length: 0\r\n\r\n", (400,)),
     "no host": ("POST /mcp HTTP/1.1\r\nContent-Length: 0\r\n\r\n", (400, 421)),
@@ -246,8 +353,11 @@ RAW: dict[str, tuple[str, tuple[int, ...]]] = {
     "long header": ("POST /mcp HTTP/1.1\r\nHost: {host}\r\nX: " + "a" * 40_000 + "\r\n\r\n", (431,)),
     "long target": ("POST /" + "a" * 40_000 + " HTTP/1.1\r\nHost: {host}\r\n\r\n", (414, 431)),
     "many headers": ("POST /mcp HTTP/1.1\r\nHost: {host}\r\n" + "X: 1\r\n" * 500 + "\r\n", (431,)),
-    "much header": ("POST /mcp HTTP/1.1\r\nHost: {host}\r\n" + "".join(f"X{n}: {'a' * 1000}\r\n" for n in range(30)) + "\r\n", (431,)),
-}  # fmt: skip
+    "much header": (
+        "POST /mcp HTTP/1.1\r\nHost: {host}\r\n" + "".join(f"X{n}: {'a' * 1000}\r\n" for n in range(30)) + "\r\n",
+        (431,),
+    ),
+}
 
 
 @pytest.mark.parametrize("case", RAW)

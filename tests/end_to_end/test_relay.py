@@ -15,7 +15,6 @@ from gateway.harness.mcp_server import ScriptedMcp
 from gateway.harness.script import (
     Chunk,
     Close,
-    Comment,
     End,
     Event,
     Hang,
@@ -49,7 +48,7 @@ def of_call(script: Any) -> dict[str, Any]:
     return {"tools/call": script}
 
 
-# -- what passes ----------------------------------------------------------------------------------------------------------
+# -- what passes ------------------------------------------------------------------------------------------------------
 
 
 async def test_a_json_answer_passes_byte_for_byte(serve):
@@ -180,14 +179,14 @@ async def test_progress_arrives_while_the_call_is_open(serve):
             WaitFor(f"got {number}"),
         ]
     call = request("tools/call", {"name": "get_it", "_meta": {"progressToken": "p"}}, id=7)
-    async with ScriptedUpstream(of_call(answer_with(*steps, Event(answer()), End()))) as upstream:
-        async with (await serve(upstream.url)).client() as client:
-            response = await client.post(call)
-            for number in range(10):
-                _, frame = await response.frame()
-                assert json.loads(frame.data)["params"]["progress"] == number
-                upstream.signal(f"got {number}")
-            assert (await response.answer()) == answer()
+    script = of_call(answer_with(*steps, Event(answer()), End()))
+    async with ScriptedUpstream(script) as upstream, (await serve(upstream.url)).client() as client:
+        response = await client.post(call)
+        for number in range(10):
+            _, frame = await response.frame()
+            assert json.loads(frame.data)["params"]["progress"] == number
+            upstream.signal(f"got {number}")
+        assert (await response.answer()) == answer()
 
 
 @pytest.mark.parametrize(("tool", "kind"), [("elicit", "elicitation/create"), ("sample", "sampling/createMessage")])
@@ -239,7 +238,7 @@ async def test_keep_alive_comments_between_events(serve):
             assert await response.answer() == answer()
 
 
-# -- one answer, always ---------------------------------------------------------------------------------------------------
+# -- one answer, always -----------------------------------------------------------------------------------------------
 
 FAULTS: dict[str, tuple[Any, int, int, str]] = {
     # name: script, HTTP status, code, reason
@@ -247,36 +246,71 @@ FAULTS: dict[str, tuple[Any, int, int, str]] = {
     "reset": (answer_with(Reset()), 502, -31502, "upstream-reset"),
     "not HTTP": (answer_with(Send(b"\x00\x01garbage\r\n\r\n"), Close()), 502, -31502, "upstream-http"),
     "not JSON": (answer_with(Json(b"nonsense")), 502, -31502, "upstream-protocol-error"),
-    "html": (status_answer(200, headers={"Content-Type": "text/html"}, body=b"<p>"), 502, -31502, "upstream-media-type"),
+    "html": (
+        status_answer(200, headers={"Content-Type": "text/html"}, body=b"<p>"),
+        502,
+        -31502,
+        "upstream-media-type",
+    ),
     "no content": (status_answer(202), 502, -31502, "upstream-media-type"),
     "other id": (answer_with(Json(answer(id=8))), 502, -31502, "upstream-answer-id"),
     "id of another type": (answer_with(Json(answer(id="7"))), 502, -31502, "upstream-answer-id"),
     "a request as answer": (answer_with(Json(request("ping"))), 502, -31502, "upstream-answer-id"),
     "batch": (answer_with(Json(b"[]")), 502, -31502, "upstream-protocol-error"),
     "duplicate member": (
-        answer_with(Json(b'{"jsonrpc":"2.0","id":7,"result":{},"result":{}}')), 502, -31502, "upstream-protocol-error"),
+        answer_with(Json(b'{"jsonrpc":"2.0","id":7,"result":{},"result":{}}')),
+        502,
+        -31502,
+        "upstream-protocol-error",
+    ),
     "result and error": (
-        answer_with(Json(b'{"jsonrpc":"2.0","id":7,"result":{},"error":{"code":1,"message":""}}')), 502, -31502, "upstream-protocol-error"),
+        answer_with(Json(b'{"jsonrpc":"2.0","id":7,"result":{},"error":{"code":1,"message":""}}')),
+        502,
+        -31502,
+        "upstream-protocol-error",
+    ),
     "short body": (
-        answer_with(Head(200, {"Content-Type": "application/json", "Content-Length": "500"}, chunked=False), Send(b"{"), Close()),
-        502, -31502, "upstream-truncated"),
+        answer_with(
+            Head(200, {"Content-Type": "application/json", "Content-Length": "500"}, chunked=False), Send(b"{"), Close()
+        ),
+        502,
+        -31502,
+        "upstream-truncated",
+    ),
     "bad chunk": (
-        answer_with(Head(200, {"Content-Type": "application/json"}), Send(b"zz\r\n{}\r\n"), Close()), 502, -31502, None),
+        answer_with(Head(200, {"Content-Type": "application/json"}), Send(b"zz\r\n{}\r\n"), Close()),
+        502,
+        -31502,
+        None,
+    ),
     "redirect": (status_answer(307, headers={"Location": "http://127.0.0.1:1/"}), 502, -31502, "upstream-redirect"),
     "unauthorized": (
-        status_answer(401, headers={"WWW-Authenticate": "Bearer"}), 502, -31502, "upstream-refused-credentials"),
+        status_answer(401, headers={"WWW-Authenticate": "Bearer"}),
+        502,
+        -31502,
+        "upstream-refused-credentials",
+    ),
     "server error": (status_answer(500, body=b"Traceback: /secret/path"), 502, -31502, "upstream-status"),
     "busy": (status_answer(503, headers={"Retry-After": "3"}), 503, -31503, "upstream-busy"),
     "bad request": (status_answer(400, body=b"no"), 400, -31502, "upstream-status"),
     "compressed": (
-        answer_with(Head(200, {"Content-Type": "application/json", "Content-Encoding": "gzip"}), Chunk(b"\x1f\x8b"), End()),
-        502, -31502, "upstream-encoding"),
+        answer_with(
+            Head(200, {"Content-Type": "application/json", "Content-Encoding": "gzip"}), Chunk(b"\x1f\x8b"), End()
+        ),
+        502,
+        -31502,
+        "upstream-encoding",
+    ),
     "two media types": (
-        answer_with(Head(200, [("Content-Type", "application/json"), ("Content-Type", "text/html")]), Chunk(b"{}"), End()),
-        502, -31502, None),
-    "too much": (
-        answer_with(Json(answer("x" * 300_000))), 502, -31502, "upstream-too-large"),
-}  # fmt: skip
+        answer_with(
+            Head(200, [("Content-Type", "application/json"), ("Content-Type", "text/html")]), Chunk(b"{}"), End()
+        ),
+        502,
+        -31502,
+        None,
+    ),
+    "too much": (answer_with(Json(answer("x" * 300_000))), 502, -31502, "upstream-too-large"),
+}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -414,7 +448,7 @@ async def test_connections_are_reused(serve):
         assert upstream.connections_made == 1
 
 
-# -- clients that go ------------------------------------------------------------------------------------------------------
+# -- clients that go --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -453,7 +487,7 @@ async def test_a_client_that_does_not_read_stops_the_upstream(serve):
             assert gateway.records("request.finished")[0]["outcome"] == "client-gone"
 
 
-# -- sessions -------------------------------------------------------------------------------------------------------------
+# -- sessions ---------------------------------------------------------------------------------------------------------
 
 
 async def test_a_session_belongs_to_its_caller(serve):
@@ -538,7 +572,7 @@ async def test_an_answer_on_a_resumed_stream_is_judged(serve):
             assert await (await client.get(last_event_id="1")).messages() == []
 
 
-# -- 2026-07-28 -----------------------------------------------------------------------------------------------------------
+# -- 2026-07-28 -------------------------------------------------------------------------------------------------------
 
 
 async def test_a_stateless_call(serve):

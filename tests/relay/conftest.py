@@ -19,7 +19,7 @@ from gateway.relay.get import Get
 from gateway.relay.post import Post
 from gateway.relay.site import Site
 
-TOKEN = "playbook-token-0000000000000000000000001"  # noqa: S105
+TOKEN = "playbook-token-0000000000000000000000001"
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 EVENT_STREAM = {"Content-Type": "text/event-stream"}
 JSON = {"Content-Type": "application/json"}

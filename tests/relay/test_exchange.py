@@ -45,7 +45,7 @@ def documents(data: bytes) -> list[Any]:
     return [json.loads(frame.data) for frame in sse.Decoder(10**7, 10**7).feed(data) if frame.data]
 
 
-# -- requests -------------------------------------------------------------------------------------------------------------
+# -- requests ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_call_from_head_to_record(play):
@@ -60,7 +60,7 @@ def test_a_call_from_head_to_record(play):
     assert exchange.finish(book.clock + 2) == Reply(200, {"Content-Type": "application/json"}, body)
     exchange.close(book.clock + 2)
     exchange.close(book.clock + 9, "client-gone")  # says nothing new
-    accepted, finished = book.audit()
+    _, finished = book.audit()
     assert (finished["outcome"], finished["ms"]) == ("answered", {"first": 1000.0, "last": 2000.0})
     assert book.site.concurrency.calls == {}
 
@@ -110,7 +110,7 @@ def test_a_client_response_must_answer_a_question(play):
         book.post(reply, Mcp_Session_Id=id)
 
 
-# -- streams --------------------------------------------------------------------------------------------------------------
+# -- streams ----------------------------------------------------------------------------------------------------------
 
 
 def test_frames_of_one_read_leave_in_one_write(play):
@@ -259,7 +259,7 @@ def test_a_get_stream(play):
     assert exchange.done
 
 
-# -- hooks ----------------------------------------------------------------------------------------------------------------
+# -- hooks ------------------------------------------------------------------------------------------------------------
 
 
 class Speaks:
@@ -309,8 +309,11 @@ def test_verdicts_on_a_stream(play):
     [error] = documents(exchange.receive(event({**RESULT, "result": {"bad": True}}), book.clock))
     assert (error["id"], error["error"]["data"]["reason"]) == (7, "bad")
     assert [each["rule"] for each in book.audit() if each["event"] == "message.blocked"] == [
-        "not wanted", "not wanted", "hook-failed", "bad",
-    ]  # fmt: skip
+        "not wanted",
+        "not wanted",
+        "hook-failed",
+        "bad",
+    ]
 
 
 async def test_a_hook_that_asks_holds_up_its_own_stream_and_keeps_the_order(play):
@@ -340,7 +343,7 @@ def test_no_verdict_in_time_blocks(play):
     assert (reply.status, json.loads(reply.body)["id"]) == (200, 7)
 
 
-# -- heads of answers -----------------------------------------------------------------------------------------------------
+# -- heads of answers -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
