@@ -1,6 +1,7 @@
 # Each target sets up what it needs: a Python environment in .venv, made anew when setup.cfg changed.
 #   make PYTHON=python3.12 test      another interpreter for a new .venv
 #   make test PYTEST_ARGS='-k sse'   a part of the tests
+#   make conformance UPSTREAM=URL    the suite with a server of yours, which must be running
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
@@ -10,7 +11,7 @@ BIN := .venv/bin
 .DELETE_ON_ERROR:
 # The targets share one environment and one console; make -j gains nothing and must not break anything.
 .NOTPARALLEL:
-.PHONY: help run test check lint types imports configuration documentation clean
+.PHONY: help run test check lint types imports configuration documentation conformance clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +21,9 @@ run: .venv/stamp-run ## the demonstration: a real MCP client and server with the
 
 test: .venv/stamp-test ## all tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+conformance: .venv/stamp-test ## the official conformance suite, directly and through the gateway
+	$(BIN)/python -m scripts.conformance $(if $(UPSTREAM),--upstream '$(UPSTREAM)')
 
 check: lint types imports configuration documentation ## everything that can be said about the code without running it
 

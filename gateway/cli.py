@@ -1,4 +1,4 @@
-"""The command line: ``mcpgw run``, ``serve``, ``check`` and ``token``.
+"""The command line: ``mcpgw run``, ``serve``, ``check``, ``doctor`` and ``token``.
 
 Results go to stdout, progress and errors to stderr.  Exit 0 is fine, 1 failed, 2 bad usage or configuration.
 """
@@ -170,6 +170,46 @@ def check(file: str) -> None:
     config = _load(file)
     for line in explain(config):
         click.echo(line)
+
+
+@main.command()
+@click.argument("url")
+@click.option(
+    "--header",
+    "headers",
+    metavar="NAME:VALUE",
+    multiple=True,
+    callback=_headers,
+    help="Send this header field to the server with every request; may be given again.",
+)
+@click.option(
+    "--timeout",
+    "patience",
+    metavar="DURATION",
+    default="10s",
+    show_default=True,
+    callback=_duration,
+    help="How long one request may take; all together take twelve times as long at most.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
+def doctor(url: str, headers: dict[str, str], patience: float, as_json: bool) -> NoReturn:
+    """Examine an MCP server, and say what to configure for it.
+
+    Sends some fifty harmless requests, right and wrong ones. Calls no tool, and ends the sessions that it opens.
+    """
+    import asyncio
+
+    from .config import ConfigErrors, single_upstream
+    from .doctor import examine, render
+
+    try:
+        config = single_upstream(url, 0, "0" * 64, name=_UPSTREAM, headers=headers)
+    except ConfigErrors as error:
+        _refuse(error)
+    click.echo(f"examining {url}; no tool is called", err=True)
+    report = asyncio.run(examine(config.upstreams[_UPSTREAM], config.limits, patience=patience))
+    click.echo(json.dumps(report.to_document(), indent=2) if as_json else render(report))
+    sys.exit(0 if report.servable else 1)
 
 
 @main.command()

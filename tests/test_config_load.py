@@ -234,7 +234,7 @@ hooks: [policy, {{kind: sanitize, mode: shadw}}]
 limits: {{json_depth: 999, header_timeout: 0, inline_message: 1GiB}}
 nonsense: 1
 """
-    known = "admin, audit, clients, hooks, limits, listen, logging, policies, upstreams"
+    known = "admin, audit, clients, hooks, limits, listen, logging, policies, sealing, upstreams"
     assert mistakes(write(text)) == [
         "gateway.yaml:1: listen.prt: unknown key; did you mean port?",
         "gateway.yaml:1: listen.default_upstream: there is no upstream named wether; did you mean weather?",

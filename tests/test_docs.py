@@ -87,6 +87,7 @@ FORMS = {
     "date and time": [values.Moment],
     "URL": [values.PublicUrl, values.UpstreamUrl],
     "mapping of header names to values": [values.HeaderMap],
+    "key": (values.Key,),
 }
 
 

@@ -88,6 +88,19 @@ def test_the_change_log_knows_the_version(project: Path) -> None:
     assert __version__ in headings
 
 
+def test_patterns_mean_the_same_to_every_python() -> None:
+    # CPython before 3.11.5, such as Debian 12's, matches too much with a possessive quantifier behind a group:
+    # (?:ab?c)*+ matches "a" (python/cpython#106052).  Behind one character or class it does as it should.
+    possessive = re.compile(r"(?<!\()\)(?:[*+?]|\{[\d,]+\})\+")
+    found = [
+        f"{module.name}:{number}"
+        for module in modules()
+        for number, line in enumerate(module.read_text().splitlines(), 1)
+        if possessive.search(line)
+    ]
+    assert found == [], "write the atomic group (?>(?:...)*) instead"
+
+
 def test_the_package_holds_no_test_code(project: Path) -> None:
     for module in modules():
         assert not re.search(rb"^\s*(?:import|from) (?:pytest|hypothesis|tests)\b", module.read_bytes(), re.MULTILINE)

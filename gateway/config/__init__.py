@@ -19,6 +19,8 @@ from .model import (
     Policy,
     Rate,
     RateLimits,
+    RevisionName,
+    Sealing,
     Section,
     Token,
     Upstream,
@@ -27,5 +29,5 @@ from .single import single_upstream
 
 __all__ = [
     "Admin", "Audit", "Check", "Client", "Config", "ConfigErrors", "HookEntry", "Limits", "Listen", "Logging", "Policy",
-    "Problem", "Rate", "RateLimits", "Section", "Token", "Upstream", "explain", "load", "single_upstream",
+    "Problem", "Rate", "RateLimits", "RevisionName", "Sealing", "Section", "Token", "Upstream", "explain", "load", "single_upstream",
 ]  # fmt: skip

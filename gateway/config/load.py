@@ -261,7 +261,7 @@ def _holds_secret(path: Key) -> bool:
     match path:
         case ("upstreams", _, "headers", _) | ("admin", "token_sha256") | ("clients", _, "tokens", _, "sha256"):
             return True
-        case ("clients", _, "token_sha256", *_):
+        case ("clients", _, "token_sha256", *_) | ("sealing", "keys", _):
             return True
     return False
 

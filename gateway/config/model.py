@@ -29,6 +29,7 @@ from .values import (
     HeaderMap,
     HookName,
     Host,
+    Key,
     Moment,
     Origin,
     Pattern,
@@ -44,7 +45,7 @@ from .values import (
 
 __all__ = [
     "CROSS_CHECK", "Admin", "Audit", "Client", "Config", "HookEntry", "Limits", "Listen", "Logging", "Policy", "Rate",
-    "RateLimits", "Section", "Token", "Upstream",
+    "RateLimits", "RevisionName", "Sealing", "Section", "Token", "Upstream",
 ]  # fmt: skip
 
 CROSS_CHECK = "cross_check"
@@ -103,6 +104,10 @@ class Admin(Section):
     )
 
 
+RevisionName = Literal["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28"]
+"""The revisions that the gateway speaks (``protocol.revisions`` has what they mean)."""
+
+
 class Upstream(Section):
     """A remote MCP server."""
 
@@ -119,6 +124,12 @@ class Upstream(Section):
     connections: Count = Field(default=100, description="Calls at once; more are answered with 503.")
     streams: Count = Field(default=1000, description="Open GET streams at once; more are answered with 503.")
     force_close: Switch = Field(default=False, description="`true`: a new connection for every request.")
+    min_revision: RevisionName | None = Field(
+        default=None, description="The oldest protocol revision that is spoken with it. Absent: the oldest there is."
+    )
+    max_revision: RevisionName | None = Field(
+        default=None, description="The newest protocol revision that is spoken with it. Absent: the newest there is."
+    )
     tls_ca: str | None = Field(
         default=None,
         description="PEM file of the authorities to trust instead of the system's, relative to the configuration file.",
@@ -216,6 +227,12 @@ class Policy(Section):
         default=(),
         description="`Origin` values that clients of this policy may send beside those of `listen.allowed_origins`.",
     )
+    min_revision: RevisionName | None = Field(
+        default=None, description="The oldest protocol revision that these clients may speak. Absent: any."
+    )
+    max_revision: RevisionName | None = Field(
+        default=None, description="The newest protocol revision that these clients may speak. Absent: any."
+    )
     require_auth: Switch = Field(
         default=True, description="`false`: a client without tokens may have this policy, so everybody has it."
     )
@@ -292,6 +309,7 @@ class Limits(Section):
     max_header_size: Size = Field(default=16 * 1024, description="All header fields of a message together.")
     max_header_count: Count = Field(default=100, description="Most header fields of a message.")
     max_target_size: Size = Field(default=8 * 1024, description="Longest request line.")
+    max_batch: Count = Field(default=50, description="Most messages in one batch (revision 2025-03-26).")
     json_depth: Count = Field(default=64, le=128, description="Deepest nesting of JSON; 128 at most.")
     json_nodes: Count = Field(default=250_000, description="Most values in one JSON message.")
     json_number_chars: Count = Field(default=128, le=308, description="Longest JSON number; 308 at most.")
@@ -317,6 +335,21 @@ class Limits(Section):
     session_idle_timeout: Duration = Field(default=3600.0, description="How long an idle session is remembered.")
 
 
+class Sealing(Section):
+    """What clients are given to bring back: session ids, event ids, request states.  Nobody else can use or make them."""
+
+    keys: tuple[Key, ...] = Field(
+        default=(),
+        repr=False,
+        description="Keys of 32 random bytes in base64; may be `file:PATH`. The first one seals, all of them open. "
+        "Copies of the gateway that share them share their sessions. Absent: one of the process's own.",
+    )
+    session_lifetime: Duration = Field(default=86400.0, description="How long a session id is good for.")
+    request_state_lifetime: Duration = Field(
+        default=3600.0, description="How long a client may take to answer what a call asks it (`input_required`)."
+    )
+
+
 class Logging(Section):
     """The program's own log, on stderr."""
 
@@ -340,6 +373,7 @@ class Config(Section):
     )
     audit: Audit = Field(default_factory=Audit, description="The audit record.")
     limits: Limits = Field(default_factory=Limits, description="Bounds that hold for every peer.")
+    sealing: Sealing = Field(default_factory=Sealing, description="Keys for what clients bring back.")
     logging: Logging = Field(default_factory=Logging, description="The program's own log.")
 
     @model_validator(mode="after")

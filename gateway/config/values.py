@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import ipaddress
 import re
@@ -11,7 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import AfterValidator, BeforeValidator, StringConstraints
 
 __all__ = [
-    "CALLER_NAME", "Authority", "CallerName", "Digest", "Digests", "HeaderMap", "HookName", "Host", "Moment", "Origin",
+    "CALLER_NAME", "Authority", "CallerName", "Digest", "Digests", "HeaderMap", "HookName", "Host", "Key", "Moment", "Origin",
     "Pattern", "PublicUrl", "UpstreamName", "UpstreamPattern", "UpstreamReference", "UpstreamUrl", "authority",
     "is_loopback", "is_wildcard",
 ]  # fmt: skip
@@ -21,6 +22,7 @@ _UPSTREAM_PATTERN = re.compile(r"[a-z0-9*?-]{1,63}", re.ASCII)
 CALLER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", re.ASCII)
 _HOOK_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,126}", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_KEY_BYTES = 32
 # RFC 9110, 5.6.2 (token) and 5.5 (field-value, less obs-text: what is outside ASCII has no agreed meaning).
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}", re.ASCII)
 _FIELD_VALUE = re.compile(r"[!-~](?:[ \t!-~]*[!-~])?", re.ASCII)
@@ -204,6 +206,17 @@ CallerName = Annotated[str, _matching(CALLER_NAME, "1 to 63 letters, digits, '_'
 HookName = Annotated[str, _matching(_HOOK_NAME, "1 to 127 letters, digits, '_', '.', ':' and '-'")]
 """The name of a hook: a metric label; by default its kind."""
 
+def _key(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            raw = base64.b64decode(value, validate=True)
+        except ValueError:
+            raw = b""
+        if len(raw) == _KEY_BYTES:
+            return raw
+    raise ValueError("expected 32 random bytes in base64 (openssl rand -base64 32 prints some)")
+
+
 Digest = Annotated[
     str, _matching(_DIGEST, "the SHA-256 of the token as 64 lower-case hexadecimal digits (mcpgw token prints one)")
 ]
@@ -223,6 +236,9 @@ Authority = Annotated[str, AfterValidator(_authority)]
 
 Origin = Annotated[str, AfterValidator(_origin)]
 """An Origin header's value, in lower case, without a default port."""
+
+Key = Annotated[bytes, BeforeValidator(_key)]
+"""32 random bytes, written in base64."""
 
 UpstreamUrl = Annotated[str, AfterValidator(_upstream_url)]
 """http or https, a host, no credentials, query or fragment; otherwise as written."""

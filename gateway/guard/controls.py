@@ -71,11 +71,21 @@ def clean(text: str) -> tuple[str, frozenset[str]]:
     if _SUSPECT_RUN.search(text) is None:
         return text, frozenset()
     kinds = set()
+    # What becomes of a run depends on it and the characters beside it alone, and such texts repeat themselves.
+    known: dict[tuple[str, bool], str] = {}
     plain = _ESCAPE_SEQUENCE.sub("", text)
     if plain != text:
         kinds.add(TERMINAL)
 
     def strip(match: re.Match[str]) -> str:
+        start, end = match.span()
+        key = (plain[start - 1 if start else 0 : end + 1], start > 0)
+        kept = known.get(key)
+        if kept is None:
+            kept = known[key] = judge(match)
+        return kept
+
+    def judge(match: re.Match[str]) -> str:
         run = match.group()
         if run[0] == "\U0001f3f4" or _is_needed(run, match.string, match.start(), match.end()):
             return run

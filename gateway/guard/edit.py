@@ -107,23 +107,28 @@ class Edits:
             entries = list(node.items())
             node.clear()
             taken = {name for name, _ in entries if name not in names}
+            numbers: dict[str, int] = {}
             for name, value in entries:
                 new = names.get(name, name)
                 if name in names:
-                    new = _free(new, taken)
+                    new = _free(new, taken, numbers)
                     taken.add(new)
                 node[new] = value
         result: dict[str, Any] = copies[()]
         return result
 
 
-def _free(name: str, taken: set[str]) -> str:
-    """The name, with a number where another member has it already: no member may vanish by being renamed."""
+def _free(name: str, taken: set[str], numbers: dict[str, int]) -> str:
+    """The name, with a number where another member has it already: no member may vanish by being renamed.
+
+    ``numbers`` remembers where to go on, for many members may come to the same name.
+    """
     if name not in taken:
         return name
-    number = 2
+    number = numbers.get(name, 2)
     while f"{name}-{number}" in taken:
         number += 1
+    numbers[name] = number + 1
     return f"{name}-{number}"
 
 

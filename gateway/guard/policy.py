@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ..protocol.errors import ContentBlocked, MethodNotFound, PolicyDenied, Refusal
 from ..protocol.message import Message, Sender
-from ..protocol.methods import LIFECYCLE, METHODS, Listing
+from ..protocol.methods import LIFECYCLE, METHODS, Listing, missing_capability
 from ..wire.envelope import Kind
 from .glob import Globs
 from .hook import PASS, Block, Drop, Exchange, Finding, Replace, Verdict
@@ -26,27 +26,22 @@ __all__ = ["PolicyHook", "upstream_allowed"]
 # JSON-RPC code of 2025-11-25's URLElicitationRequired: its data asks the client to open URLs (rule 7.23).
 _URL_ELICITATION_REQUIRED = -32042
 
-# What the client must have declared before a server may ask (rules 3.3, 7.12).
-_CAPABILITIES = {
-    "sampling/createMessage": "sampling",
-    "elicitation/create": "elicitation",
-    "roots/list": "roots",
-    "tasks/get": "tasks",
-    "tasks/result": "tasks",
-    "tasks/list": "tasks",
-    "tasks/cancel": "tasks",
-}
 
-# Stable slugs for what is refused, by what it is called in the sentence.
-_REASONS = {
-    "method": "method-not-allowed",
-    "tool": "tool-not-allowed",
-    "prompt": "prompt-not-allowed",
-    "resource": "resource-not-allowed",
-    "resource template": "resource-template-not-allowed",
-    "completion reference": "completion-reference-not-allowed",
-    "server request": "server-request-not-allowed",
-}
+class _Subject(NamedTuple):
+    """What is refused: what it is called in the sentence, the policy's list that it is not on, a stable slug."""
+
+    what: str
+    member: str
+    reason: str
+
+
+_METHOD = _Subject("method", "allowed_methods", reason="method-not-allowed")
+_TOOL = _Subject("tool", "allowed_tools", reason="tool-not-allowed")
+_PROMPT = _Subject("prompt", "allowed_prompts", reason="prompt-not-allowed")
+_RESOURCE = _Subject("resource", "allowed_resources", reason="resource-not-allowed")
+_TEMPLATE = _Subject("resource template", "allowed_resources", reason="resource-template-not-allowed")
+_REFERENCE = _Subject("completion reference", "allowed_prompts", reason="completion-reference-not-allowed")
+_SERVER_REQUEST = _Subject("server request", "allowed_server_requests", reason="server-request-not-allowed")
 
 # A URL that a person is asked to open: rule 9.5 forbids javascript:, data: and file:, and user information before the
 # host is only ever used to pass one host off as another.
@@ -136,7 +131,7 @@ class _Rules:
                 # A request without an id would be executed without an answer (and without a trace in the client).
                 return Block(MethodNotFound(f"{name} is a {method.kind.value}, not a {message.kind.value}"))
             if name not in LIFECYCLE and name not in self.methods:
-                return self._deny("method", name, "allowed_methods")
+                return self._deny(_METHOD, name)
             judge = self._judges.get(name)
             return PASS if judge is None else judge(message)
         if self.methods.has_literal(name) and method is None:
@@ -150,17 +145,17 @@ class _Rules:
 
     def _judge_tool(self, message: Message) -> Verdict:
         name = message.params.get("name")
-        return PASS if name in self.tools else self._deny("tool", name, "allowed_tools")
+        return PASS if name in self.tools else self._deny(_TOOL, name)
 
     def _judge_prompt(self, message: Message) -> Verdict:
         name = message.params.get("name")
-        return PASS if name in self.prompts else self._deny("prompt", name, "allowed_prompts")
+        return PASS if name in self.prompts else self._deny(_PROMPT, name)
 
     def _judge_resource(self, message: Message) -> Verdict:
         uri = message.params.get("uri")
         normal = self.resources.judge(uri)
         if normal is None:
-            return self._deny("resource", uri, "allowed_resources")
+            return self._deny(_RESOURCE, uri)
         return PASS if normal == uri else _with_params(message, {"uri": normal})
 
     def _judge_listen(self, message: Message) -> Verdict:
@@ -173,14 +168,14 @@ class _Rules:
             if _fold(member) == "resourcesubscriptions":
                 uris = wanted[member] if member == "resourceSubscriptions" else None
                 if uris is None:
-                    return self._deny("resource", None, "allowed_resources")
+                    return self._deny(_RESOURCE, None)
         if type(uris) is not list:
-            return self._deny("resource", None, "allowed_resources")
+            return self._deny(_RESOURCE, None)
         normals = []
         for uri in uris:
             normal = self.resources.judge(uri)
             if normal is None:
-                return self._deny("resource", uri, "allowed_resources")
+                return self._deny(_RESOURCE, uri)
             normals.append(normal)
         if normals == uris:
             return PASS
@@ -189,18 +184,18 @@ class _Rules:
     def _judge_completion(self, message: Message) -> Verdict:
         reference = message.params.get("ref")
         if type(reference) is not dict:
-            return self._deny("completion reference", None, "allowed_prompts")
+            return self._deny(_REFERENCE, None)
         kind = reference.get("type")
         if kind == "ref/prompt":
             name = reference.get("name")
-            return PASS if name in self.prompts else self._deny("prompt", name, "allowed_prompts")
+            return PASS if name in self.prompts else self._deny(_PROMPT, name)
         if kind == "ref/resource":
             uri = reference.get("uri")
             normal = self.resources.judge(uri, template=True)
             if normal is None:
-                return self._deny("resource template", uri, "allowed_resources", normalise_template)
+                return self._deny(_TEMPLATE, uri, normalise_template)
             return PASS if normal == uri else _with_params(message, {"ref": {**reference, "uri": normal}})
-        return self._deny("completion reference", kind, "allowed_prompts")
+        return self._deny(_REFERENCE, kind)
 
     def _allows_uri(self, uri: Any) -> bool:
         return self.resources.judge(uri) is not None
@@ -223,33 +218,31 @@ class _Rules:
                 f"{_quote(name)} is not a request that MCP servers make", key=self._key("allowed_server_requests")
             )
         if name != "ping" and name not in self.server_requests:
-            return self._refusal("server request", name, "allowed_server_requests")
-        capability = _CAPABILITIES.get(name)
-        if capability is not None and capability not in capabilities:
+            return self._refusal(_SERVER_REQUEST, name)
+        missing = missing_capability(name, params, capabilities)
+        if missing is not None:
             return PolicyDenied(
-                f"the client did not declare the capability {capability!r} that {name} needs",
+                f"the client did not declare the capability {missing!r} that {name} needs",
                 reason="capability-not-declared",
             )
-        if name == "elicitation/create":
-            return _refuse_elicitation(params, capabilities[capability or ""])
-        return None
+        return _refuse_url(params) if name == "elicitation/create" else None
 
     # -- refusals -----------------------------------------------------------------------------------------------------
 
     def _key(self, member: str) -> str:
         return f"policies.{self.name}.{member}"
 
-    def _refusal(self, what: str, name: Any, member: str) -> Refusal:
+    def _refusal(self, subject: _Subject, name: Any) -> Refusal:
         shown = _quote(name) if type(name) is str else "without a name"
         return PolicyDenied(
-            f"policy {self.name!r} does not allow {what} {shown}",
-            reason=_REASONS[what],
-            key=self._key(member),
+            f"policy {self.name!r} does not allow {subject.what} {shown}",
+            reason=subject.reason,
+            key=self._key(subject.member),
         )
 
-    def _deny(self, what: str, name: Any, member: str, reading: Callable[[str], object] = normalise) -> Verdict:
-        refusal = self._refusal(what, name, member)
-        if member == "allowed_resources" and type(name) is str:
+    def _deny(self, subject: _Subject, name: Any, reading: Callable[[str], object] = normalise) -> Verdict:
+        refusal = self._refusal(subject, name)
+        if subject.member == "allowed_resources" and type(name) is str:
             try:
                 reading(name)
             except UriRefused as error:
@@ -302,16 +295,9 @@ def _refuse_input_requests(body: Mapping[str, Any], exchange: Exchange, rules: _
     return None
 
 
-def _refuse_elicitation(params: Mapping[str, Any], capability: Any) -> Refusal | None:
-    modes = capability if type(capability) is dict else {}
-    mode = params.get("mode", "form")
-    # An empty capability means form mode: that is how it was declared before there were modes.
-    declared = "form" in modes or "url" not in modes if mode == "form" else mode == "url" and "url" in modes
-    if not declared:
-        return PolicyDenied(
-            f"the client did not declare elicitation in mode {_quote(mode)}", reason="capability-not-declared"
-        )
-    if mode == "url":
+def _refuse_url(params: Mapping[str, Any]) -> Refusal | None:
+    """Why nobody may be asked to open the URL of an elicitation (rule 9.5), or None."""
+    if params.get("mode") == "url":
         url = params.get("url")
         if type(url) is not str or _WEB_URL.fullmatch(url) is None:
             return ContentBlocked(

@@ -14,33 +14,19 @@ from ..protocol.errors import ContentBlocked
 from ..protocol.message import Message, Sender
 from ..wire.envelope import Kind
 from .controls import BIDI, INVISIBLE, TERMINAL, clean
-from .detect import Detector, encode, is_placeholder
-from .edit import Edits, Place, pointer, strings
+from .detect import Budget, Detector, TooManyMatches, encode, is_placeholder
+from .edit import Edits, Place, Text, pointer, strings
 from .hook import PASS, Block, Exchange, Finding, Replace, Verdict
-from .ruleset import Action, Rule, RulesError, check_action, check_known, default_rules, read_rules, select
+from .members import DEFAULT_MEMBERS, EmbeddedMembers, normalise
+from .ruleset import Action, RulesError, check_action, check_known, default_rules, read_rules, select
 
-__all__ = ["DEFAULT_MEMBERS", "SECRET_MEMBER", "Controls", "SanitizeHook"]
+__all__ = ["SECRET_MEMBER", "Controls", "SanitizeHook"]
 
 Controls = Literal["strip", "flag", "off"]
 
 # The rule that goes by the name of a member instead of by a pattern.
 SECRET_MEMBER = "secret-member"  # noqa: S105
-
-# Members whose text is a secret, whatever it looks like: in lower case, without "_", "-", "." and spaces.  Names that
-# honest data uses for other things - key, tokens, nextPageToken, hasPassword - are left out.
-DEFAULT_MEMBERS = frozenset(
-    (
-        "password", "passwd", "pwd", "passphrase", "dbpassword", "databasepassword", "userpassword",
-        "adminpassword", "rootpassword", "masterpassword", "mysqlpassword", "postgrespassword", "pgpassword",
-        "redispassword", "smtppassword", "ldappassword", "secret", "secretkey", "clientsecret", "appsecret",
-        "sharedsecret", "webhooksecret", "sessionsecret", "jwtsecret", "signingsecret", "token", "accesstoken",
-        "refreshtoken", "idtoken", "authtoken", "bearertoken", "sessiontoken", "securitytoken", "apitoken",
-        "bottoken", "githubtoken", "gitlabtoken", "slacktoken", "npmtoken", "apikey", "apisecret",
-        "secretaccesskey", "awssecretaccesskey", "accesskeysecret", "accountkey", "storagekey", "privatekey",
-        "sshprivatekey", "signingkey", "encryptionkey", "masterkey", "credential", "credentials",
-        "authorization", "proxyauthorization", "xapikey", "xauthtoken", "setcookie", "connectionstring",
-    )
-)  # fmt: skip
+_MEMBER_PLACEHOLDER = b"[redacted:secret-member]"
 
 # Results that define what a model is told to work with (rule 14): invisible text there is an instruction in disguise.
 _DEFINITIONS = frozenset(
@@ -77,6 +63,8 @@ class SanitizeHook:
     ``definitions``   control and invisible characters in what defines tools, prompts, resources and the server:
                       ``strip``, ``flag`` or ``off``
     ``results``       the same for everything else that an upstream sends
+    ``max_hits``      how many secrets a message may hold; one with more is blocked, because going through it would hold
+                      up everybody else's
     """
 
     name = "sanitize"
@@ -91,6 +79,7 @@ class SanitizeHook:
         disable: Iterable[str] = (),
         definitions: str = "strip",
         results: str = "flag",
+        max_hits: int = 1000,
     ) -> None:
         files = (rules_files,) if isinstance(rules_files, str) else tuple(rules_files)
         rules = [*default_rules(), *(rule for file in files for rule in read_rules(Path(file)))]
@@ -103,13 +92,20 @@ class SanitizeHook:
         chosen = select(rules, disabled)
         self._actions: dict[str, Action] = {rule.id: own.get(rule.id) or rule.action or default for rule in chosen}
         self._actions[SECRET_MEMBER] = own.get(SECRET_MEMBER, default)
-        self._detector = _detector(chosen, self._actions)
         self._members: frozenset[str] = frozenset()
+        self._embedded: EmbeddedMembers | None = None
         if SECRET_MEMBER not in disabled:
-            self._members = DEFAULT_MEMBERS | {_normalise(member) for member in _names(members, "members")}
+            self._members = DEFAULT_MEMBERS | {normalise(member) for member in _names(members, "members")}
+            self._embedded = EmbeddedMembers(self._members)
+        redacting = (rule.id for rule in chosen if self._actions[rule.id] == "redact")
+        self._detector = Detector(chosen, redacting, self._embedded.pattern if self._embedded else None)
+        self._blocking = frozenset(index for index, rule in enumerate(chosen) if self._actions[rule.id] == "block")
         self._ignored_controls = frozenset(disabled)
         self._definitions = _controls(definitions, "definitions")
         self._results = _controls(results, "results")
+        if type(max_hits) is not int or max_hits < 1:
+            raise RulesError("max_hits: expected a whole number of 1 or more")
+        self._max_hits = max_hits
         self._harmless: set[str] = set()
 
     def on_message(self, message: Message, exchange: Exchange) -> Verdict:
@@ -151,8 +147,9 @@ class SanitizeHook:
         for member in node:
             if member in self._harmless:
                 continue
-            if _normalise(member) in self._members:
-                found |= type(node[member]) is str
+            if normalise(member) in self._members:
+                value = node[member]
+                found |= type(value) is str and value != "" and not _is_stand_in(encode(value))
             elif len(member) <= 128:
                 if len(self._harmless) >= _MEMORY:
                     self._harmless.clear()
@@ -161,45 +158,19 @@ class SanitizeHook:
 
     def _examine(self, message: Message, exchange: Exchange, candidates: tuple[int, ...]) -> Verdict:
         """The long way, for a message in which something may be."""
-        has_controls = candidates[:1] == (Detector.CONTROLS,)
-        rules = candidates[1:] if has_controls else candidates
-        controls: Controls = "off"
-        if has_controls:
-            is_definition = message.kind is Kind.RESULT and message.method in _DEFINITIONS
-            controls = self._definitions if is_definition else self._results
-        found = [entry for entry in strings(message.document) if not _is_protocol(entry.path, entry.member)]
         edits = Edits()
         notes = _Notes(self.name)
-        # Invisible characters first: a token with one inside is found once it is gone.
-        stripped: set[int] = set()
-        if controls != "off":
-            for index, entry in enumerate(found):
-                text, kinds = clean(entry.text)
-                kinds = kinds - self._ignored_controls
-                if not kinds:
-                    continue
-                for kind in kinds:
-                    notes.add(kind, controls, entry.path, entry.member)
-                if controls == "strip":
-                    found[index] = entry.with_text(text)
-                    stripped.add(index)
-                    edits.set(found[index])
-        blocked = self._find_members(found, edits, notes)
-        encoded = [encode(entry.text) for entry in found]
-        if stripped:
-            rules = tuple(index for index in self._detector.first_pass(b"\n".join(encoded)) if index >= 0)
-        for index in self._detector.locate(rules, encoded) if rules else ():
-            entry = found[index]
-            redaction = self._detector.redact(rules, encoded[index])
-            if redaction is None or edits.is_final(entry):
-                continue
-            for rule, count in redaction.counts.items():
-                action = self._actions[rule]
-                notes.add(rule, action, entry.path, entry.member, count)
-                if action == "block":
-                    blocked = blocked or rule
-            if redaction.text != entry.text:
-                edits.set(entry.with_text(redaction.text))
+        try:
+            blocked = self._search(message, candidates, edits, notes)
+        except TooManyMatches:
+            notes.write(exchange, edits)
+            return Block(
+                ContentBlocked(
+                    f"the server's message holds more secrets than hook {self.name!r} goes through and was withheld",
+                    reason="too-many-secrets",
+                    key="hooks",
+                )
+            )
         notes.write(exchange, edits)
         if blocked is not None:
             error = ContentBlocked(
@@ -210,20 +181,115 @@ class SanitizeHook:
             return Block(error)
         return Replace(message.with_document(edits.apply(message.document))) if edits else PASS
 
-    def _find_members(self, found: list[Any], edits: Edits, notes: _Notes) -> str | None:
+    def _search(self, message: Message, candidates: tuple[int, ...], edits: Edits, notes: _Notes) -> str | None:
+        """Fills edits and notes.  The rule that blocks the message, if one does.  Raises TooManyMatches."""
+        rules = tuple(index for index in candidates if index >= 0)
+        controls: Controls = "off"
+        if Detector.CONTROLS in candidates:
+            is_definition = message.kind is Kind.RESULT and message.method in _DEFINITIONS
+            controls = self._definitions if is_definition else self._results
+        budget = Budget(self._max_hits)
+        found = [entry for entry in strings(message.document) if not _is_protocol(entry.path, entry.member)]
+        # Invisible characters first: a token with one inside is found once it is gone.
+        stripped = controls != "off" and self._clean(found, controls, edits, notes)
+        encoded = [encode(entry.text) for entry in found]
+        has_embedded = Detector.MEMBERS in candidates
+        if stripped:
+            candidates = self._detector.first_pass(b"\n".join(encoded))
+            rules = tuple(index for index in candidates if index >= 0)
+            has_embedded = Detector.MEMBERS in candidates
+        # Rules that block look at the text as it came, before a member's name has it redacted.
+        blocked = None
+        blocking = tuple(index for index in rules if index in self._blocking)
+        for index in self._detector.locate(blocking, encoded):
+            redaction = self._detector.redact(blocking, encoded[index], budget)
+            for rule, count in redaction.counts.items() if redaction is not None else ():
+                notes.add(rule, "block", found[index].path, found[index].member, count)
+                blocked = blocked or rule
+        blocked = self._find_members(found, edits, notes, budget) or blocked
+        if has_embedded:
+            blocked = self._find_embedded(found, encoded, edits, notes, budget) or blocked
+        rules = tuple(index for index in rules if index not in self._blocking)
+        for index in self._detector.locate(rules, encoded):
+            entry = found[index]
+            if edits.is_final(entry):
+                continue
+            redaction = self._detector.redact(rules, encoded[index], budget)
+            if redaction is None:
+                continue
+            for rule, count in redaction.counts.items():
+                notes.add(rule, self._actions[rule], entry.path, entry.member, count)
+            if redaction.text != entry.text:
+                edits.set(entry.with_text(redaction.text))
+        return blocked
+
+    def _clean(self, found: list[Text], controls: Controls, edits: Edits, notes: _Notes) -> bool:
+        """Strips or flags control and invisible characters.  Whether a text was changed."""
+        stripped = False
+        for index, entry in enumerate(found):
+            text, kinds = clean(entry.text)
+            kinds = kinds - self._ignored_controls
+            if not kinds:
+                continue
+            for kind in kinds:
+                notes.add(kind, controls, entry.path, entry.member)
+            if controls == "strip":
+                found[index] = entry.with_text(text)
+                edits.set(found[index])
+                stripped = True
+        return stripped
+
+    def _find_members(self, found: list[Text], edits: Edits, notes: _Notes, budget: Budget) -> str | None:
         """Redacts the text of members whose name says that it is a secret.  The rule, if it blocks."""
         action = self._actions[SECRET_MEMBER]
         blocked = None
         for entry in found:
             if entry.is_name or type(entry.member) is not str or entry.member in self._harmless:
                 continue
-            if _normalise(entry.member) not in self._members or not _SCHEMAS.isdisjoint(entry.path):
+            if normalise(entry.member) not in self._members or not _SCHEMAS.isdisjoint(entry.path):
                 continue
-            if not entry.text or entry.text.startswith("[redacted:") or is_placeholder(encode(entry.text)):
+            if not entry.text or _is_stand_in(encode(entry.text)):
                 continue
+            budget.spend(action == "redact")
             notes.add(SECRET_MEMBER, action, entry.path, entry.member)
             if action == "redact":
-                edits.set(entry.with_text(f"[redacted:{SECRET_MEMBER}]"), final=True)
+                edits.set(entry.with_text(_MEMBER_PLACEHOLDER.decode()), final=True)
+            elif action == "block":
+                blocked = SECRET_MEMBER
+        return blocked
+
+    def _find_embedded(
+        self, found: list[Text], encoded: list[bytes], edits: Edits, notes: _Notes, budget: Budget
+    ) -> str | None:
+        """The same for members of JSON that is text; what is around their values stays.  The rule, if it blocks."""
+        if self._embedded is None:
+            return None
+        action = self._actions[SECRET_MEMBER]
+        blocked = None
+        for index, entry in enumerate(found):
+            # Two quotes and a colon are the least that there is.
+            if entry.is_name or ":" not in entry.text or edits.is_final(entry) or not _SCHEMAS.isdisjoint(entry.path):
+                continue
+            text = encoded[index]
+            pieces: list[bytes] = []
+            count = last = 0
+            for start, end in self._embedded.values(text):
+                secret = text[start:end]
+                # Many backslashes are few characters, but escapes of something else.
+                if b"\\" not in secret and _is_stand_in(secret):
+                    budget.spend(False)
+                    continue
+                budget.spend(action == "redact")
+                count += 1
+                pieces += (text[last:start], _MEMBER_PLACEHOLDER)
+                last = end
+            if not count:
+                continue
+            notes.add(SECRET_MEMBER, action, entry.path, entry.member, count)
+            if action == "redact":
+                encoded[index] = b"".join((*pieces, text[last:]))
+                found[index] = entry.with_text(encoded[index].decode("utf-8", "surrogatepass"))
+                edits.set(found[index])
             elif action == "block":
                 blocked = SECRET_MEMBER
         return blocked
@@ -250,8 +316,8 @@ class _Notes:
             exchange.note(Finding(self._hook, rule, action, text, count))
 
 
-def _detector(rules: tuple[Rule, ...], actions: Mapping[str, Action]) -> Detector:
-    return Detector(rules, (rule.id for rule in rules if actions[rule.id] == "redact"))
+def _is_stand_in(secret: bytes) -> bool:
+    return secret.startswith(b"[redacted:") or is_placeholder(secret)
 
 
 def _is_protocol(path: Place, member: str | int) -> bool:
@@ -262,10 +328,6 @@ def _is_protocol(path: Place, member: str | int) -> bool:
     return path in _METAS and (
         member in _PROTOCOL_META or (type(member) is str and member.startswith(_PROTOCOL_META_PREFIX))
     )
-
-
-def _normalise(member: str) -> str:
-    return member.casefold().replace("_", "").replace("-", "").replace(".", "").replace(" ", "")
 
 
 def _names(value: Iterable[str], option: str) -> tuple[str, ...]:

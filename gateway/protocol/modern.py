@@ -6,7 +6,7 @@ whether the revision is served (rule 6.4).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .errors import HeaderMismatch, InvalidParams, UnsupportedRevision
@@ -34,8 +34,10 @@ def speaks_modern(header: str | None, params: Mapping[str, Any]) -> bool:
     return isinstance(meta, dict) and VERSION_MEMBER in meta
 
 
-def check_request(fields: Fields, method: str, params: Mapping[str, Any]) -> Revision:
-    """The revision of a stateless request.
+def check_request(
+    fields: Fields, method: str, params: Mapping[str, Any], supported: Sequence[str] = SUPPORTED
+) -> Revision:
+    """The revision of a stateless request, which must be one of ``supported``.
 
     Raises InvalidParams, HeaderMismatch or UnsupportedRevision (rules 6.1-6.10).
     """
@@ -51,13 +53,14 @@ def check_request(fields: Fields, method: str, params: Mapping[str, Any]) -> Rev
         raise HeaderMismatch(f"header {VERSION} must be present and equal params._meta's protocolVersion")
     check_mirrored(fields, method, params)
     known = revision(named)
-    if known is None or not known.stateless:
-        raise unsupported(named)
+    if known is None or not known.stateless or named not in supported:
+        raise unsupported(named, supported)
     return known
 
 
-def unsupported(requested: str) -> UnsupportedRevision:
-    """The error for a revision that is not served, with what is (rule 6.3)."""
+def unsupported(requested: str, supported: Sequence[str] = SUPPORTED) -> UnsupportedRevision:
+    """The error for a revision that is not served, with what is (rules 6.3, 6.26)."""
     return UnsupportedRevision(
-        "this protocol revision is not supported", data={"supported": list(SUPPORTED), "requested": requested[:64]}
+        "this protocol revision is not supported here; supported: " + (", ".join(supported) or "none"),
+        data={"supported": list(supported), "requested": requested[:64]},
     )

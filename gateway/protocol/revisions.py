@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import MappingProxyType
 
-__all__ = ["ASSUMED", "LEGACY", "MODERN", "REVISIONS", "SUPPORTED", "Revision", "revision"]
+__all__ = ["ASSUMED", "LEGACY", "MODERN", "REVISIONS", "SUPPORTED", "Revision", "between", "revision"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,7 @@ class Revision:
     ``version_header`` clients send MCP-Protocol-Version after initialize (rule 3.10)
     ``mirrored``       Mcp-Method and Mcp-Name mirror the body and must agree with it (rules 6.5, 6.6)
     ``disconnect_cancels`` a client that goes away has cancelled its request (rules 4.6, 7.4)
+    ``batches``            a body or an event may be an array of messages (rules 2.5, 2.8, 4.9)
     ``server_requests``    the server may send requests to the client on a stream (rules 4.1, 7.2)
     """
 
@@ -27,6 +28,7 @@ class Revision:
     version_header: bool = True
     mirrored: bool = False
     disconnect_cancels: bool = False
+    batches: bool = False
     server_requests: bool = True
 
 
@@ -35,7 +37,7 @@ REVISIONS = MappingProxyType(
         each.name: each
         for each in (
             Revision("2024-11-05", version_header=False),
-            Revision("2025-03-26", version_header=False),
+            Revision("2025-03-26", version_header=False, batches=True),
             Revision("2025-06-18"),
             Revision("2025-11-25"),
             Revision("2026-07-28", stateless=True, mirrored=True, disconnect_cancels=True, server_requests=False),
@@ -54,3 +56,13 @@ ASSUMED = REVISIONS["2025-03-26"]
 def revision(name: str | None) -> Revision | None:
     """The revision of that name, or None for one that is not known here."""
     return REVISIONS.get(name) if name is not None else None
+
+
+def between(*bounds: tuple[str | None, str | None]) -> tuple[str, ...]:
+    """The revisions that lie within all of the bounds, each (oldest, newest), None for open ends; oldest first."""
+    dates = SUPPORTED
+    for oldest, newest in bounds:
+        dates = tuple(
+            date for date in dates if (oldest is None or date >= oldest) and (newest is None or date <= newest)
+        )
+    return dates

@@ -1,134 +1,210 @@
 """Sessions of the revisions up to 2025-11-25, bound to the caller that opened them.
 
 A session id is not a credential (rule 3.13): every request is authenticated, and a session answers only to the client
-and the upstream that it was opened for.  Anybody else sees what they would see for an id that never existed
-(rule 3.7).
+and the upstream that it was opened for.  Anybody else sees what they would see for an id that never existed (rule 3.7).
 
-``bind`` and ``find`` are the seam between the id that the client holds and the id that the upstream gave.  Here they
-are the same string, kept in the memory of this process.
+The id that a client holds is sealed (``seal``): it contains the upstream's own id, the negotiated revision and the
+client's capabilities, so any copy of the gateway with the same keys serves any session, and nothing has to be looked
+up.  What goes out on a session's streams and comes back is bound to it in the same way: event ids (rule 5.6), which
+also say which request's stream they belong to, so that an answer on a resumed stream is judged as what it is (rule
+5.5); and ids of the server's requests, so that a client's response is known for what it answers.
+
+What this process alone remembers of a session - requests in flight - only makes it stricter and better at explaining;
+nothing depends on it.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from ..wire.envelope import RequestId
+import orjson
+
+from ..wire.envelope import RequestId, is_request_id
 from .errors import BadRequest, UnknownSession, UpstreamProtocolError
 from .headers import is_session_id
 from .message import Call
+from .seal import KeyRing, SealBroken
 
 __all__ = ["Session", "Sessions"]
 
-# What one session may have open at once, in either direction; beyond it a peer is not using the protocol.
+# What one session may have in flight in this process, and how many sessions that have something are remembered.
 MAX_OPEN = 1024
 
+# The client's capabilities travel in the session id; what is larger than this is cut down to the names of the kinds.
+MAX_CAPABILITIES = 512
 
+_SIGNED = "gw."
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
-    """What must be remembered between the HTTP requests of one session.
+    """What a session id says.
 
-    ``calls``           the client's requests that have no answer yet: their answers may come on a resumed stream
-    ``progress_tokens`` of those requests, by id
-    ``server_requests`` the server's requests that the client has not answered yet: id -> method
-    ``capabilities``    what the client declared in initialize
+    ``id`` is the client's, ``upstream_id`` the upstream's; ``digest`` is what records call the session.
+    ``revision`` was negotiated; ``capabilities`` are what the client declared in initialize.
     """
 
-    __slots__ = (
-        "calls", "capabilities", "client", "digest", "id", "last_used", "progress_tokens", "revision",
-        "server_requests", "upstream", "upstream_id",
-    )  # fmt: skip
+    id: str
+    upstream_id: str
+    client: str
+    upstream: str
+    revision: str | None
+    capabilities: Mapping[str, Any]
+    digest: str = field(init=False)
 
-    def __init__(self, id: str, upstream_id: str, client: str, upstream: str, now: float) -> None:
-        self.id = id
-        self.upstream_id = upstream_id
-        self.client = client
-        self.upstream = upstream
-        self.digest = "sha256:" + hashlib.sha256(id.encode()).hexdigest()[:16]
-        self.last_used = now
-        self.revision: str | None = None
-        self.capabilities: Mapping[str, Any] = {}
-        self.calls: dict[RequestId, Call] = {}
-        self.progress_tokens: dict[RequestId, RequestId] = {}
-        self.server_requests: dict[RequestId, str] = {}
+    def __post_init__(self) -> None:
+        # Of the upstream's id: the same session has the same name whatever key it is sealed with.
+        text = f"{self.upstream}\0{self.upstream_id}"
+        object.__setattr__(self, "digest", "sha256:" + hashlib.sha256(text.encode()).hexdigest()[:16])
 
-    def open_call(self, call: Call, progress_token: RequestId | None) -> None:
-        """Remember a request; raises BadRequest for an id that is already in flight (rule 2.13)."""
-        # 1 and True are equal as dict keys, but ids are strings and integers only; "1" and 1 differ.
-        if call.id in self.calls:
-            raise BadRequest("this id belongs to a request that is still in flight", reason="id-in-use")
-        if len(self.calls) >= MAX_OPEN:
-            # The oldest waits for a client that may resume its stream; nobody else needs the entry.
-            self.close_call(next(iter(self.calls)))
-        self.calls[call.id] = call
-        if progress_token is not None:
-            self.progress_tokens[call.id] = progress_token
-
-    def close_call(self, id: RequestId) -> None:
-        """Forget a request that has been answered, or never will be."""
-        self.calls.pop(id, None)
-        self.progress_tokens.pop(id, None)
-
-    def open_server_request(self, id: RequestId, method: str) -> None:
-        """Remember a request of the server, so that the client's answer to it can be told from an unasked one."""
-        if len(self.server_requests) >= MAX_OPEN:
-            self.server_requests.pop(next(iter(self.server_requests)))
-        self.server_requests[id] = method
-
-    def answer_server_request(self, id: RequestId | None) -> str | None:
-        """The method of the server's request that a client's response answers, once; None if there is none."""
-        return None if id is None else self.server_requests.pop(id, None)
+    @property
+    def context(self) -> tuple[str, str, str]:
+        """What everything that belongs to the session is bound to."""
+        return (self.client, self.upstream, self.upstream_id)
 
 
 class Sessions:
-    """All live sessions of this process, least recently used first.
+    """Opens and recognises sessions.
 
-    ``capacity`` is ``limits.max_sessions``, ``idle`` is ``limits.session_idle_timeout`` in seconds.
+    ``lifetime`` in seconds is ``sealing.session_lifetime``; ``capacity`` bounds what this process remembers; ``clock``
+    gives seconds since the epoch.
     """
 
-    def __init__(self, capacity: int, idle: float) -> None:
+    def __init__(self, ring: KeyRing, lifetime: float, capacity: int, clock: Callable[[], float] = time.time) -> None:
+        self._ring = ring
+        self._lifetime = lifetime
         self._capacity = capacity
-        self._idle = idle
-        self._live: dict[tuple[str, str], Session] = {}
+        self._clock = clock
+        self._calls: dict[str, dict[RequestId, Call]] = {}  # by digest, least recently used first
+        self._asked: dict[tuple[tuple[str, str, str], RequestId], str] = {}  # server requests, oldest first
+        self._ended: dict[str, float] = {}  # by digest: until when its id would still open
 
     def __len__(self) -> int:
-        return len(self._live)
+        """Sessions that have a request in flight in this process."""
+        return len(self._calls)
 
-    def bind(self, upstream_id: str, client: str, upstream: str, now: float) -> Session:
+    # -- ids of sessions ----------------------------------------------------------------------------------------------
+
+    def bind(
+        self, upstream_id: str, client: str, upstream: str, revision: str | None, capabilities: Mapping[str, Any]
+    ) -> Session:
         """Open a session under the id that an upstream gave in its answer to initialize (rule 3.4).
 
-        Raises UpstreamProtocolError for an id that is not one, or that another caller's session has.
+        Raises UpstreamProtocolError for an id that is not one.
         """
         if not is_session_id(upstream_id):
             raise UpstreamProtocolError("the upstream's session id has characters that no session id may have")
-        key = (upstream, upstream_id)
-        known = self._live.get(key)
-        if known is not None and now - known.last_used <= self._idle:
-            raise UpstreamProtocolError("the upstream gave out a session id that is already in use")
-        self._live.pop(key, None)
-        self._expire(now)
-        session = self._live[key] = Session(upstream_id, upstream_id, client, upstream, now)
+        declared: Mapping[str, Any] = capabilities
+        if len(orjson.dumps(capabilities)) > MAX_CAPABILITIES:
+            declared = {name[:32]: {} for name in list(capabilities)[:8]}
+        text = orjson.dumps([upstream_id, revision, int(self._clock()), declared])
+        id = self._ring.seal("session", (client, upstream), text)
+        session = Session(id, upstream_id, client, upstream, revision, declared)
+        self._ended.pop(session.digest, None)
         return session
 
-    def find(self, id: str, client: str, upstream: str, now: float) -> Session:
+    def find(self, id: str, client: str, upstream: str) -> Session:
         """The caller's session; raises UnknownSession for any other, with nothing that tells the cases apart."""
-        key = (upstream, id)
-        session = self._live.get(key)
-        if session is None or session.client != client:
-            raise UnknownSession("unknown session: initialize a new one")
-        del self._live[key]
-        if now - session.last_used > self._idle:
-            raise UnknownSession("unknown session: initialize a new one")
-        session.last_used = now
-        self._live[key] = session
+        try:
+            upstream_id, revision, opened, capabilities = orjson.loads(
+                self._ring.open("session", (client, upstream), id)
+            )
+        except SealBroken as error:
+            raise _unknown() from error
+        session = Session(id, upstream_id, client, upstream, revision, capabilities)
+        if self._clock() > opened + self._lifetime or session.digest in self._ended:
+            raise _unknown()
         return session
 
     def forget(self, session: Session) -> None:
-        """End a session: its DELETE succeeded, or its upstream does not know it any more (rules 3.7, 3.8)."""
-        self._live.pop((session.upstream, session.upstream_id), None)
+        """End a session here: its DELETE succeeded, or its upstream does not know it any more (rules 3.7, 3.8).
 
-    def _expire(self, now: float) -> None:
-        for key, session in list(self._live.items()):
-            if now - session.last_used <= self._idle and len(self._live) < self._capacity:
-                break
-            del self._live[key]
+        Other copies of the gateway learn it from the upstream's 404.
+        """
+        self._calls.pop(session.digest, None)
+        now = self._clock()
+        self._ended[session.digest] = now + self._lifetime
+        while len(self._ended) > self._capacity or next(iter(self._ended.values())) < now:
+            del self._ended[next(iter(self._ended))]
+
+    # -- what belongs to a session ------------------------------------------------------------------------------------
+
+    def seal_event_id(self, session: Session, id: bytes, call: Call | None) -> bytes:
+        """The client's form of an event id: signed, with the request whose stream it is on."""
+        about = None if call is None else [call.id, call.method, call.name]
+        packed = base64.urlsafe_b64encode(orjson.dumps([id.decode("latin-1"), about])).rstrip(b"=")
+        return self._ring.sign("event", session.context, packed.decode()).encode()
+
+    def open_event_id(self, session: Session, id: str) -> tuple[str, Call | None]:
+        """The upstream's event id, and the request whose stream is resumed; raises BadRequest for an id that was not
+        given out on this session (rule 5.6: a foreign one never reaches the upstream)."""
+        try:
+            packed = self._ring.verify("event", session.context, id)
+        except SealBroken as error:
+            raise BadRequest("this event id was not given out on this session", reason="unknown-event-id") from error
+        raw, about = orjson.loads(base64.urlsafe_b64decode(packed + "=" * (-len(packed) % 4)))
+        return raw, None if about is None else Call(*about)
+
+    def sign_request_id(self, session: Session, id: RequestId, method: str) -> str:
+        """The client's form of the id of a server's request; its response brings it back (rule 4.1)."""
+        packed = base64.urlsafe_b64encode(orjson.dumps([id, method])).rstrip(b"=").decode()
+        signed = _SIGNED + self._ring.sign("request", session.context, packed)
+        if len(self._asked) >= self._capacity:
+            del self._asked[next(iter(self._asked))]
+        self._asked[session.context, id] = signed
+        return signed
+
+    def signed_request_id(self, session: Session, id: object) -> str | None:
+        """The client's form of the id of a server's request that went out before; None for one not known here."""
+        return self._asked.get((session.context, id)) if is_request_id(id) else None  # type: ignore[arg-type]
+
+    def read_request_id(self, session: Session, id: RequestId | None) -> Call:
+        """The server's request that a client's response answers; raises BadRequest for one that nobody asked."""
+        try:
+            if not isinstance(id, str) or not id.startswith(_SIGNED):
+                raise SealBroken("not ours")
+            packed = self._ring.verify("request", session.context, id[len(_SIGNED) :])
+        except SealBroken as error:
+            raise not_asked() from error
+        original, method = orjson.loads(base64.urlsafe_b64decode(packed + "=" * (-len(packed) % 4)))
+        return Call(original, method)
+
+    # -- requests in flight -------------------------------------------------------------------------------------------
+
+    def open_call(self, session: Session, call: Call) -> None:
+        """Remember a request; raises BadRequest for an id that is already in flight (rule 2.13)."""
+        calls = self._calls.pop(session.digest, None) or {}
+        if len(self._calls) >= self._capacity:
+            del self._calls[next(iter(self._calls))]
+        self._calls[session.digest] = calls
+        if call.id in calls:
+            raise BadRequest("this id belongs to a request that is still in flight", reason="id-in-use")
+        if len(calls) >= MAX_OPEN:
+            del calls[next(iter(calls))]
+        calls[call.id] = call
+
+    def close_call(self, session: Session, id: object) -> None:
+        """Forget a request that has been answered, was cancelled, or never will be answered."""
+        calls = self._calls.get(session.digest)
+        if calls is not None and is_request_id(id):
+            calls.pop(id, None)  # type: ignore[call-overload]
+            if not calls:
+                del self._calls[session.digest]
+
+    def is_open(self, session: Session, id: RequestId) -> bool:
+        """Whether a request of this process still waits for its answer."""
+        return id in self._calls.get(session.digest, ())
+
+
+def _unknown() -> UnknownSession:
+    return UnknownSession("unknown session: initialize a new one")
+
+
+def not_asked() -> BadRequest:
+    """The error for a client's response that answers nothing."""
+    return BadRequest("this response answers no request of the server", reason="response-not-expected")

@@ -20,11 +20,13 @@ from ..protocol.errors import (
 )
 from ..protocol.headers import Fields
 from ..protocol.message import Call, Message, Sender
+from ..protocol.revisions import LEGACY, SUPPORTED
+from ..protocol.sessions import Session
 from ..wire import sse
 from ..wire.envelope import Kind, RequestId, classify
 from ..wire.errors import PeerError
 from ..wire.strict import Twins, dumps, parse
-from .exchange import EVENT_STREAM, JSON, Answer, Exchange, Forward, Reply, same_id
+from .exchange import EVENT_STREAM, JSON, Answer, Exchange, Forward, Reply
 from .gate import Head
 from .site import Site
 
@@ -55,7 +57,7 @@ class AnsweredExchange(Exchange):
         self._resumable = False
 
     def _check_answer_head(self, status: int, fields: Fields) -> str:
-        """The media type of an answer whose framing is beyond doubt (stack: what a lenient parser lets through)."""
+        """The media type of an answer whose framing is beyond doubt (aiohttp's response parser is lenient)."""
         if not 200 <= status <= 599:
             raise UpstreamProtocolError("the upstream's status is not one", reason="upstream-status")
         if fields.getall("Transfer-Encoding", ["chunked"]) != ["chunked"]:
@@ -96,17 +98,6 @@ class AnsweredExchange(Exchange):
         limit = self.site.config.limits.max_message_size
         self._decoder = sse.Decoder(limit, limit)
 
-    def receive(self, chunk: bytes, now: float) -> bytes:
-        """Bytes of the upstream's event stream; returns bytes for the client. Frames of one read leave in one write."""
-        assert self._decoder is not None
-        if self.first_byte is None:
-            self.first_byte = now
-        try:
-            self._frames.extend(self._decoder.feed(chunk))
-        except PeerError as error:
-            return self._broken(from_upstream(error))
-        return self._relay()
-
     @property
     def is_listening(self) -> bool:
         """Whether this is a subscription, which has no natural end."""
@@ -121,6 +112,25 @@ class AnsweredExchange(Exchange):
         """The upstream's status and header fields: what to do with the body.  Raises UpstreamError."""
         raise NotImplementedError
 
+    def receive(self, chunk: bytes, now: float) -> bytes:
+        """Bytes of the upstream's event stream: bytes for the client.  Frames of one read leave in one write."""
+        assert self._decoder is not None
+        if self.first_byte is None:
+            self.first_byte = now
+        try:
+            self._frames.extend(self._decoder.feed(chunk))
+        except PeerError as error:
+            return self._broken(from_upstream(error))
+        return self._relay()
+
+    def resume_stream(self, verdict: Verdict | BaseException) -> bytes:
+        """``resume`` for a hook that was asked about a message on a stream, and the frames that waited behind it."""
+        data: bytes = self.resume(verdict) or b""
+        self.bytes_out += len(data)
+        if self.pending is None:
+            data += self._relay()
+        return data
+
     def end(self) -> bytes:
         """The upstream's event stream has ended: what the client must still be told."""
         raise NotImplementedError
@@ -133,16 +143,15 @@ class AnsweredExchange(Exchange):
         """The gateway stops: the last bytes for the client."""
         raise NotImplementedError
 
+    # -- frames -------------------------------------------------------------------------------------------------------
+
     def _relay(self) -> bytes:
         out = []
         frames = self._frames
-        while frames and not self.done:
-            frame = frames.popleft()
-            data = self._frame(frame)
+        while frames and not self.done and self.pending is None:
+            data = self._frame(frames.popleft())
             if data is not None:
                 out.append(data)
-            if self.pending is not None:
-                break
         broken = self._decoder.error if self._decoder is not None and not frames else None
         if broken is not None and not self.done and self.pending is None:
             # A limit that was exceeded behind the frames of this read.
@@ -153,48 +162,73 @@ class AnsweredExchange(Exchange):
         self.bytes_out += len(data)
         return data
 
-    def resume_stream(self, verdict: Verdict | BaseException) -> bytes:
-        """``resume`` for a hook that was asked about a message on a stream, and the frames that waited behind it."""
-        data: bytes = self.resume(verdict) or b""
-        self.bytes_out += len(data)
-        if self.pending is None:
-            data += self._relay()
-        return data
-
     def _frame(self, frame: sse.Frame) -> bytes | None:
         """One frame of the upstream: what the client gets for it, or None while a hook is being asked."""
-        if frame.id is not None:
+        if frame.id is not None and self.bound is not None:
             self._resumable = True
         if not frame.data:
             # Comments keep the line alive (rule 4.11); an id with empty data primes a stream (rule 4.3).
-            return frame.raw
+            return self._write(frame, None)
         if frame.event not in (None, b"", b"message"):
             # Clients ignore event types that they do not know, so this would bypass the policy (rule 4.13).
             self.site.metrics.dropped_frame(self.upstream, "event-type")
-            return b""
+            return self._move_on(frame)
         try:
             document = parse(frame.data, self.site.json_limits, twins=Twins.PROTOCOL)
+            if type(document) is list and document and self.revision is not None and self.revision.batches:
+                return self._take_apart(frame, document)
             envelope = classify(document)
         except PeerError as error:
             return self._broken(from_upstream(error))
         self.site.metrics.frame(self.upstream)
-        # Clients ignore unknown fields, so nothing judges them: such a frame is written anew without them.
-        rewritten = frame.unknown
+        rewritten = False
         if envelope.kind is Kind.REQUEST or envelope.kind is Kind.NOTIFICATION:
             message = Message(envelope, document, Sender.SERVER)
             if not self._expected(message):
-                return self._unexpected(message)
+                return self._unexpected(message, frame)
         else:
             call = self._call_of(envelope.id, envelope.kind)
             if call is None:
-                return self._stray_answer()
+                return self._stray_answer(frame)
             if envelope.id is None:  # an error that could not name its request: this exchange has only one
                 document = {"jsonrpc": "2.0", "id": call.id, "error": document["error"]}
                 envelope = classify(document)
                 rewritten = True
-            message = Message(envelope, document, Sender.SERVER, call)
+            try:
+                message = self._by_the_rules(Message(envelope, document, Sender.SERVER, call))
+            except UpstreamError as error:
+                return self._broken(error)
+            rewritten = rewritten or message.document is not document
         data: bytes | None = self._judge(message, lambda outcome: self._emit(message, frame, outcome, rewritten))
         return data
+
+    def _by_the_rules(self, message: Message) -> Message:
+        """An answer as the revision allows it, changed where it must be; raises UpstreamError for one it forbids."""
+        if message.kind is not Kind.RESULT:
+            return message
+        if message.method == "initialize":
+            named = message.result.get("protocolVersion")
+            if named not in self.supported or named not in LEGACY:
+                raise UpstreamProtocolError(
+                    "the upstream negotiated a revision that is not spoken here", reason="upstream-revision"
+                )
+        elif message.method == "server/discover" and len(self.supported) < len(SUPPORTED):
+            offered = message.result.get("supportedVersions")
+            if isinstance(offered, list):
+                kept = [each for each in offered if each in self.supported]
+                return message.with_document(
+                    {**message.document, "result": {**message.result, "supportedVersions": kept}}
+                )
+        return message
+
+    def _take_apart(self, frame: sse.Frame, batch: list[Any]) -> bytes:
+        """A batch (rule 4.9) becomes an event for each of its messages; the last one has the id."""
+        parts = [sse.Frame(b"", dumps(each), frame.event) for each in batch]
+        parts[-1].id, parts[-1].retry = frame.id, frame.retry
+        for part in parts:
+            part.raw = sse.encode(part.data or b"", event=part.event, id=part.id, retry=part.retry)
+        self._frames.extendleft(reversed(parts))
+        return b""
 
     def _expected(self, message: Message) -> bool:
         """Whether a server's request or notification belongs on this stream."""
@@ -205,10 +239,10 @@ class AnsweredExchange(Exchange):
         return True
 
     def _owns_progress(self, token: object) -> bool:
-        session = self.session
-        return session is not None and any(same_id(token, each) for each in session.progress_tokens.values())
+        """Whether a progress token is one of this caller's (rule 7.25): a session has no other."""
+        return self.session is not None
 
-    def _unexpected(self, message: Message) -> bytes:
+    def _unexpected(self, message: Message, frame: sse.Frame) -> bytes:
         if message.kind is Kind.REQUEST:  # rule 7.2
             return self._broken(
                 UpstreamProtocolError(
@@ -216,21 +250,38 @@ class AnsweredExchange(Exchange):
                 )
             )
         self.site.metrics.dropped_frame(self.upstream, "progress-token")  # rule 7.25
-        return b""
+        return self._move_on(frame)
 
     def _emit(self, message: Message, frame: sse.Frame, outcome: Outcome, rewritten: bool) -> bytes:
         """What a judged message of the server becomes on the client's stream."""
         passed = outcome.message
         if passed is None:
             return self._withheld(message, frame, outcome)
-        if message.kind is Kind.REQUEST:
-            if self.session is not None and message.id is not None and message.method is not None:
-                self.session.open_server_request(message.id, message.method)
-        elif message.is_response:
+        document = passed.document
+        if message.is_response:
+            document = self._sealed(passed)
             self._answer_out(message)
-        if outcome.changed or rewritten:
-            return sse.encode(dumps(passed.document), event=frame.event, id=frame.id, retry=frame.retry)
-        return frame.raw
+        elif self.bound is not None:
+            document = self._with_own_ids(passed, self.bound)
+        changed = rewritten or outcome.changed or document is not passed.document
+        return self._write(frame, document if changed else None)
+
+    def _with_own_ids(self, message: Message, bound: Session) -> dict[str, Any]:
+        """A server's request with an id that says whose and what it is when the client's response brings it back; and
+        the same id where the server cancels it."""
+        document = message.document
+        if message.kind is Kind.REQUEST:
+            assert message.id is not None and message.method is not None
+            return {**document, "id": self.site.sessions.sign_request_id(bound, message.id, message.method)}
+        if message.method == "notifications/cancelled":
+            own = self.site.sessions.signed_request_id(bound, message.params.get("requestId"))
+            if own is not None:
+                return {**document, "params": {**message.params, "requestId": own}}
+        return document
+
+    def _sealed(self, message: Message) -> dict[str, Any]:
+        """A result with what is sealed in it for the client, if anything; the document itself where nothing is."""
+        return message.document
 
     def _withheld(self, message: Message, frame: sse.Frame, outcome: Outcome) -> bytes:
         self._note_blocked(message, outcome)
@@ -238,18 +289,36 @@ class AnsweredExchange(Exchange):
             error = outcome.error
             assert error is not None and message.call is not None
             self._answer_out(message, error)
-            return sse.encode(
-                dumps(error.to_document(message.call.id, self.request)),
-                event=frame.event,
-                id=frame.id,
-                retry=frame.retry,
-            )
+            return self._write(frame, error.to_document(message.call.id, self.request))
         if message.kind is Kind.REQUEST and outcome.error is not None and message.id is not None:
             self.blocked_requests.append(outcome.error.to_document(message.id, self.request))
-        # The cursor of a resumable stream moves on all the same: an id with empty data dispatches nothing.
-        if frame.id is not None:
-            return sse.encode(b"", id=frame.id, retry=frame.retry)
-        return b""
+        return self._move_on(frame)
+
+    def _write(self, frame: sse.Frame, document: dict[str, Any] | None) -> bytes:
+        """A frame for the client: byte for byte as it came, but for what must change.
+
+        ``document`` takes the place of the data.  An event id is bound to the session (rule 5.6).  Fields that the
+        standard does not know, and ids with a NUL, are ignored by clients and judged by nobody: they do not pass.
+        """
+        id = frame.id if frame.id is None or self.bound is None else self._own_event_id(self.bound, frame.id)
+        if document is not None or frame.unknown or (frame.id is None and b"\0" in frame.raw):
+            data = dumps(document) if document is not None else frame.data
+            if data is None and id is None and frame.retry is None:
+                return sse.comment()
+            return sse.encode(data if data is not None else b"", event=frame.event, id=id, retry=frame.retry)
+        if id is not frame.id and id is not None:
+            return sse.with_id(frame, id)
+        return frame.raw
+
+    def _own_event_id(self, bound: Session, id: bytes) -> bytes:
+        return self.site.sessions.seal_event_id(bound, id, self.call)
+
+    def _move_on(self, frame: sse.Frame) -> bytes:
+        """What is left of a frame that does not pass: the cursor of a resumable stream moves on all the same, for an id
+        with empty data dispatches nothing."""
+        if frame.id is None:
+            return b""
+        return self._write(sse.Frame(sse.encode(b"", id=frame.id, retry=frame.retry), b"", None, frame.id), None)
 
     def _note_blocked(self, message: Message, outcome: Outcome) -> None:
         self.site.audit.write(
@@ -264,11 +333,13 @@ class AnsweredExchange(Exchange):
             required=False,
         )
 
+    # -- what Post and Get say ----------------------------------------------------------------------------------------
+
     def _call_of(self, id: RequestId | None, kind: Kind) -> Call | None:
         """The request that a response on this stream answers, or None for a response that has no business here."""
         raise NotImplementedError
 
-    def _stray_answer(self) -> bytes:
+    def _stray_answer(self, frame: sse.Frame) -> bytes:
         raise NotImplementedError
 
     def _answer_out(self, message: Message, error: GatewayError | None = None) -> None:

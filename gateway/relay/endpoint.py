@@ -141,7 +141,7 @@ class Relay:
         assert isinstance(exchange, Post)
         content = upstream.content
         late = UpstreamTimeout("the upstream's answer stopped coming", key="limits.idle_timeout")
-        while not content.at_eof():
+        while not content.at_eof() and not exchange.enough:
             chunk = content.read_nowait(-1) or await self._await(content.readany(), self._limits.idle_timeout, late)
             if chunk:
                 exchange.collect(chunk, self._loop.time())
@@ -294,6 +294,8 @@ class Endpoint:
             try:
                 while forward is None:
                     forward = exchange.resume(await relay.ask())
+                if isinstance(forward, Reply):
+                    return self.respond(request, forward)
                 return await relay.run(forward)
             finally:
                 self.relays.discard(relay)
@@ -314,7 +316,7 @@ class Endpoint:
         finally:
             exchange.close(loop.time(), outcome)
 
-    async def _take(self, request: web.BaseRequest, exchange: AnsweredExchange) -> Forward | None:
+    async def _take(self, request: web.BaseRequest, exchange: AnsweredExchange) -> Forward | Reply | None:
         """From the head to the judged request."""
         site, head = self.site, exchange.head
         loop = asyncio.get_running_loop()

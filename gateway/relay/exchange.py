@@ -5,7 +5,7 @@ argument, in monotonic seconds.
 
 The life of a POST, as the shell drives it::
 
-    admit(client) -> feed(chunk)* -> complete() -> Forward
+    admit(client) -> feed(chunk)* -> complete() -> Forward, or a Reply where nothing is left to send
     answer_head(status, fields) -> STREAM        Server-Sent Events: receive(chunk)* -> bytes for the client, then end()
                                 -> COLLECT       one JSON document: collect(chunk)*, then finish() -> Reply
                                 -> Reply         all is said already (202)
@@ -46,7 +46,7 @@ from ..protocol.errors import (
 from ..protocol.headers import SESSION_ID, VERSION
 from ..protocol.message import Call, Message
 from ..protocol.methods import METHODS
-from ..protocol.revisions import Revision, revision
+from ..protocol.revisions import ASSUMED, SUPPORTED, Revision, revision
 from ..protocol.sessions import Session
 from ..record.entry import Event, audit_name, describe_arguments, entry
 from ..wire.envelope import Kind, RequestId
@@ -100,7 +100,10 @@ class Exchange:
         self.client: str | None = None
         self.admission: Admission | None = None
         self.context: Context
+        # The session that the request names; ``bound`` is what ids are bound to: it, or in a revision that has
+        # sessions the caller without one.
         self.session: Session | None = None
+        self.bound: Session | None = None
         self.revision: Revision | None = None
         self.call: Call | None = None
         self.pending: Pending | None = None
@@ -133,16 +136,22 @@ class Exchange:
             policy=self.admission.policy,
         )
 
-    def _find_session(self, now: float) -> None:
-        """The session that the request names, if it is the caller's (rules 3.7, 3.10, 3.13)."""
+    @property
+    def supported(self) -> tuple[str, ...]:
+        """The revisions that this client may speak with this upstream."""
+        assert self.admission is not None
+        return self.site.revisions[self.admission.policy_name, self.upstream]
+
+    def _find_session(self) -> None:
+        """The session that the request names, if it is the caller's (rules 3.7, 3.10, 3.13), and its revision."""
         assert self.admission is not None
         id = self.head.fields.get(SESSION_ID)
         version = self.head.fields.get(VERSION)
         named = revision(version)
         if version is not None and named is None:
-            raise modern.unsupported(version)
+            raise modern.unsupported(version, self.supported)
         if id is not None:
-            session = self.site.sessions.find(id, self.admission.client, self.upstream, now)
+            session = self.site.sessions.find(id, self.admission.client, self.upstream)
             self.session = session
             self.context.client_capabilities = session.capabilities
             if version is not None and session.revision is not None and version != session.revision:
@@ -150,8 +159,12 @@ class Exchange:
                     f"header {VERSION} is not the revision that this session negotiated", reason="revision-changed"
                 )
             named = revision(session.revision) or named
+        self.bound = self.session or Session("", "", self.admission.client, self.upstream, version, {})
         self.revision = named
         self.context.revision = named.name if named is not None else None
+        spoken = (named or ASSUMED).name
+        if spoken not in self.supported and len(self.supported) < len(SUPPORTED):
+            raise modern.unsupported(spoken, self.supported)
 
     def _base_fields(self) -> dict[str, str]:
         """Fields that every request upstream of this exchange carries beside the configured ones."""
@@ -239,9 +252,13 @@ class Exchange:
         arguments = None
         if message is not None and message.kind is Kind.REQUEST:
             arguments = describe_arguments(message.params.get("arguments", {}))
-        self.site.audit.write(self._entry("request.accepted", decision="allow", arguments=arguments))
-        self.accepted = True
-        self.site.metrics.call_started(self.upstream)
+        named = {}
+        if message is not None and message.method is not None and message.method != self._method:
+            named = {"method": self._audited(message.method, message.method in METHODS)}  # one of a batch
+        self.site.audit.write({**self._entry("request.accepted", decision="allow", arguments=arguments), **named})
+        if not self.accepted:
+            self.accepted = True
+            self.site.metrics.call_started(self.upstream)
 
     def refuse(self, error: GatewayError) -> Reply:
         """The HTTP answer for an error, before anything has been sent to the client."""
@@ -258,8 +275,10 @@ class Exchange:
             else:
                 status = self.admission.policy.deny_status
         self._status = status
-        body = dumps(error.to_document(id, self.request))
-        return Reply(status, fields, body, error.close_connection)
+        return Reply(status, fields, dumps(self._error_document(error, id)), error.close_connection)
+
+    def _error_document(self, error: GatewayError, id: RequestId | None) -> Any:
+        return error.to_document(id, self.request)
 
     def _early_id(self) -> RequestId | None:
         return None

@@ -7,16 +7,19 @@ from ..protocol.errors import (
     BadRequest,
     GatewayError,
     MethodNotAllowed,
-    UnknownSession,
     UpstreamError,
     UpstreamProtocolError,
 )
 from ..protocol.headers import LAST_EVENT_ID, SESSION_ID, VERSION, Fields
 from ..protocol.message import Call, Message
 from ..protocol.revisions import revision
+from ..protocol.sessions import Session
+from ..wire import sse
 from ..wire.envelope import Kind, RequestId
 from .answer import AnsweredExchange
-from .exchange import EVENT_STREAM, Answer, Forward, Reply
+from .exchange import EVENT_STREAM, Answer, Forward, Reply, same_id
+from .gate import Head
+from .site import Site
 
 __all__ = ["Get"]
 
@@ -24,24 +27,30 @@ __all__ = ["Get"]
 class Get(AnsweredExchange):
     """A GET: the server's own stream, or a resumed one (rules 1.4, 4.7, 5.3).  DELETE shares its way upstream."""
 
+    def __init__(self, site: Site, head: Head, request: str, now: float) -> None:
+        super().__init__(site, head, request, now)
+        # The request whose stream this one goes on with.
+        self._resumed: Call | None = None
+
     def open(self, now: float) -> Forward:
         """Judge the request; raises GatewayError."""
         named = revision(self.head.fields.get(VERSION))
         if named is not None and named.stateless:
             raise MethodNotAllowed("this revision has POST only", headers={"Allow": "POST"})  # rule 1.3
         self._method = f"http/{self.head.method.lower()}"
-        self._find_session(now)
+        self._find_session()
         if self.session is None and self.head.method == "DELETE":
             raise BadRequest(f"header {SESSION_ID} is missing", reason="session-missing")
         self._check_upstream()
         fields = self._base_fields()
         last = self.head.fields.get(LAST_EVENT_ID)
         if last is not None and self.head.method == "GET":
-            if self.session is None:
-                raise UnknownSession("a stream is resumed within its session")
+            assert self.bound is not None
+            last, self._resumed = self.site.sessions.open_event_id(self.bound, last)
             if not fields_of.is_clean(last):
-                raise BadRequest(f"header {LAST_EVENT_ID} holds characters that cannot be forwarded")
+                raise BadRequest("this stream's event ids cannot be sent back to the upstream", reason="header-value")
             fields[LAST_EVENT_ID] = last
+            self.context.call = self._resumed
         if self.head.method == "GET":
             self._enter("stream")
         self._accept()
@@ -74,21 +83,24 @@ class Get(AnsweredExchange):
         return error
 
     def _owns_progress(self, token: object) -> bool:
-        return self.session is None or super()._owns_progress(token)
+        return True  # whose stream it is was settled when it was opened
+
+    def _own_event_id(self, bound: Session, id: bytes) -> bytes:
+        return self.site.sessions.seal_event_id(bound, id, self._resumed)
 
     def _call_of(self, id: RequestId | None, kind: Kind) -> Call | None:
-        """A resumed stream delivers answers: to requests of this session that have none yet (rules 4.7, 5.5)."""
-        if self.session is None or id is None:
-            return None
-        return self.session.calls.get(id)
+        """A resumed stream delivers the answer of its request, and no other stream delivers any (rules 4.7, 5.5)."""
+        resumed = self._resumed
+        return resumed if resumed is not None and same_id(id, resumed.id) else None
 
-    def _stray_answer(self) -> bytes:
+    def _stray_answer(self, frame: sse.Frame) -> bytes:
         self.site.metrics.dropped_frame(self.upstream, "stray-answer")
-        return b""
+        return self._move_on(frame)
 
     def _answer_out(self, message: Message, error: GatewayError | None = None) -> None:
+        self._resumed = None
         if self.session is not None and message.call is not None:
-            self.session.close_call(message.call.id)
+            self.site.sessions.close_call(self.session, message.call.id)
 
     def _broken(self, error: GatewayError) -> bytes:
         self.done = True

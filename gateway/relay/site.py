@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 
 from ..guard.chain import Chain, build
 from ..guard.limits import Concurrency, Limiter
+from ..protocol.revisions import between
+from ..protocol.seal import KeyRing
 from ..protocol.sessions import Sessions
+from ..protocol.states import RequestStates
 from ..record.audit import Audit
 from ..record.metrics import Metrics
 from ..wire.strict import Limits as JsonLimits
@@ -23,6 +26,7 @@ __all__ = ["Site"]
 class Site:
     """What one running gateway consists of, apart from its sockets.
 
+    ``revisions`` are those that clients of a policy may speak with an upstream, oldest first.
     ``draining`` is set once the gateway has been told to stop: new requests are refused, streams end.
     """
 
@@ -32,6 +36,8 @@ class Site:
     limiter: Limiter
     concurrency: Concurrency
     sessions: Sessions
+    states: RequestStates
+    revisions: dict[tuple[str, str], tuple[str, ...]]
     audit: Audit
     metrics: Metrics
     json_limits: JsonLimits
@@ -44,7 +50,8 @@ class Site:
         limiter = Limiter(config.policies, config.clients)
         metrics = Metrics(config.clients, config.upstreams)
         audit = Audit(config.audit.path, config.audit.mode, config.audit.max_file_size, config.audit.keep_files)
-        sessions = Sessions(limits.max_sessions, limits.session_idle_timeout)
+        ring = KeyRing(config.sealing.keys)
+        sessions = Sessions(ring, config.sealing.session_lifetime, limits.max_sessions)
         metrics.watch_audit(audit)
         metrics.watch_sessions(lambda: len(sessions))
         for name in config.upstreams:
@@ -56,6 +63,14 @@ class Site:
             limiter=limiter,
             concurrency=Concurrency(config.policies),
             sessions=sessions,
+            states=RequestStates(ring, config.sealing.request_state_lifetime),
+            revisions={
+                (policy_name, upstream_name): between(
+                    (policy.min_revision, policy.max_revision), (upstream.min_revision, upstream.max_revision)
+                )
+                for policy_name, policy in config.policies.items()
+                for upstream_name, upstream in config.upstreams.items()
+            },
             audit=audit,
             metrics=metrics,
             json_limits=JsonLimits(limits.json_depth, limits.json_nodes, limits.json_number_chars),

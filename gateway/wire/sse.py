@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 from .errors import LimitExceeded, PeerError
 
-__all__ = ["Decoder", "Frame", "comment", "encode"]
+__all__ = ["Decoder", "Frame", "comment", "encode", "with_id"]
 
 _BOM = b"\xef\xbb\xbf"
 _CR, _LF = 0x0D, 0x0A
@@ -34,6 +34,10 @@ _find_blank_line = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r)").search
 _split_lines = re.compile(rb"\r\n|\n|\r").split
 # Longer waits than 31,000 years are noise, and int() must not be handed a million digits.
 _MAX_RETRY_DIGITS = 15
+
+
+# An id field with its value, behind the line end before it.
+_ID_FIELD = re.compile(rb"(\A|\r\n|[\r\n])id(?::[^\r\n]*)?(?=[\r\n])")
 
 
 @dataclass(slots=True)
@@ -268,3 +272,8 @@ def _one_line(text: bytes) -> bytes:
     if b"\n" in text or b"\r" in text:
         raise ValueError("a line end inside of a field would let its text forge other fields")
     return text
+
+
+def with_id(frame: Frame, id: bytes) -> bytes:
+    """The frame's exact bytes, but for the value of its ``id`` field."""
+    return _ID_FIELD.sub(lambda match: match[1] + b"id: " + id, frame.raw)

@@ -141,7 +141,7 @@ def too_long() -> LimitExceeded:
 
 # -- what it does not refuse ------------------------------------------------------------------------------------------
 
-_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_STRING = rb'"[^"\\]*+(?>(?:\\.[^"\\]*+)*)"'
 _nodes = re.compile(_STRING + rb"|[\[{][ \t\n\r]*+[\]}]|([,\[{])", re.DOTALL).finditer
 _number_runs = re.compile(_STRING + rb"|([-+.0-9eE]++)", re.DOTALL).finditer
 _IN_NUMBERS = bytes(byte in b"-+.0123456789eE" for byte in range(256))

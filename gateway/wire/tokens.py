@@ -20,7 +20,7 @@ _HIGH = rb"[dD][89abAB]" + _HEX + _HEX
 _LOW = rb"[dD][c-fC-F]" + _HEX + _HEX
 _SCALAR = rb"(?:[0-9abcefABCEF]" + _HEX + rb"|[dD][0-7])" + _HEX + _HEX
 _UNIT = rb"u(?:" + _SCALAR + rb"|" + _HIGH + rb"\\u" + _LOW + rb")"
-_CONTENT = rb'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|' + _UNIT + rb"))*+"
+_CONTENT = rb'(?>(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|' + _UNIT + rb"))*)"
 
 match_white_space = re.compile(_SPACE).match
 # As much of a string's inside as is whole; what follows is its quote, the chunk's end, half an escape, or an error.
@@ -33,7 +33,7 @@ match_escape_start = re.compile(
 match_surrogate_start = re.compile(rb"\\u[dD][89a-fA-F]" + _HEX + _HEX).match
 
 match_number_run = re.compile(rb"[-+.0-9eE]*+").match
-NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*+)(\.[0-9]++)?+([eE][-+]?+[0-9]++)?+")
+NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*+)(\.[0-9]++)?([eE][-+]?[0-9]++)?")
 LITERALS = {ord("t"): (b"true", True), ord("f"): (b"false", False), ord("n"): (b"null", None)}
 
 # -- many tokens at once ----------------------------------------------------------------------------------------------
@@ -46,13 +46,13 @@ def _container(levels: int) -> bytes:
     inside = rb'[^\[\]{}"]++|' + _LOOSE_STRING
     if levels:
         inside += rb"|" + _container(levels - 1)
-    return rb"[\[{](?:" + inside + rb")*+[\]}]"
+    return rb"[\[{](?>(?:" + inside + rb")*)[\]}]"
 
 
-_LOOSE_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_LOOSE_STRING = rb'"[^"\\]*+(?>(?:\\.[^"\\]*+)*)"'
 _CONTAINER = _container(3)
 match_container = re.compile(_SPACE + _CONTAINER, re.DOTALL).match
 # Up to 64 elements or members, each with the comma that follows it.
 match_run = re.compile(
-    rb'(?:(?:[^\[\]{}",]++|' + _LOOSE_STRING + rb"|" + _CONTAINER + rb")*+,){1,64}+", re.DOTALL
+    rb'(?>(?:(?>(?:[^\[\]{}",]++|' + _LOOSE_STRING + rb"|" + _CONTAINER + rb")*),){1,64})", re.DOTALL
 ).match

@@ -66,8 +66,8 @@ async def test_a_json_answer_passes_byte_for_byte(serve):
 async def test_events_pass_byte_for_byte(serve):
     raw = (
         b": hello\n\n"
-        b"id: 1\r\nretry: 500\r\ndata:\r\n\r\n"
-        b'event: message\nid: 2\ndata: {"jsonrpc":"2.0","method":"notifications/message",\ndata:  "params":'
+        b"retry: 500\r\ndata:\r\n\r\n"
+        b'event: message\ndata: {"jsonrpc":"2.0","method":"notifications/message",\ndata:  "params":'
         b'{"level":"info","data":"\\u00e9"}}\n\n'
         b'data:{"jsonrpc":"2.0","id":7,"result":{"content":[]}}\n\n'
     )
@@ -207,9 +207,9 @@ async def test_a_question_in_mid_call_is_answered_by_another_post(serve, tool, k
                 }
                 accepted = await other.post(reply)
                 assert (accepted.status, await accepted.read()) == (202, b"")
-                again = await other.post(reply)
-                assert again.status == 400
-                assert (await again.json())["error"]["data"]["reason"] == "response-not-expected"
+                forged = await other.post({**reply, "id": "another"})
+                assert forged.status == 400
+                assert (await forged.json())["error"]["data"]["reason"] == "response-not-expected"
             document = await response.answer()
             assert "Ada" in document["result"]["content"][0]["text"]
 
@@ -562,14 +562,16 @@ async def test_an_answer_on_a_resumed_stream_is_judged(serve):
         gateway = await serve(upstream.url)
         async with gateway.client() as client:
             await client.initialize()
-            assert await (await client.post(CALL)).messages() == []
-            stream = await client.get(last_event_id="1")
+            _, priming = await (await client.post(CALL)).frame()
+            last = priming.id.decode()
+            foreign = await client.get(last_event_id="1")
+            assert (foreign.status, (await foreign.json())["error"]["data"]["reason"]) == (400, "unknown-event-id")
+            stream = await client.get(last_event_id=last)
             [document] = await stream.messages()
             assert document["id"] == 7
             assert token not in json.dumps(document)
             assert "[redacted:" in document["result"]["content"][0]["text"]
-            # it has been answered: a second copy is a stray
-            assert await (await client.get(last_event_id="1")).messages() == []
+            assert [each.header("last-event-id") for each in upstream.requests if each.method == "GET"] == ["1"]
 
 
 # -- 2026-07-28 -------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.guard.detect import Detector, encode
+from gateway.guard.detect import Budget, Detector, encode
 from gateway.guard.ruleset import Rule, RulesError, default_rules, read_rules, select
 
 LOWER, HEX, UPPER = "q7w2e9r4t6y1u8i3o5p0", "0a1b2c3d4e5f6789", "K3M7P2R9T4V6X8Z1B5D0"
@@ -103,7 +103,7 @@ def test_each_rule_finds_its_format_and_leaves_the_neighbours(rule: str) -> None
     detector = everything()
     text = encode(f'before "{SECRETS[rule]}" after')
     candidates = detector.second_pass(detector.first_pass(text), text)
-    redaction = detector.redact(candidates, text)
+    redaction = detector.redact(candidates, text, Budget(10))
     assert redaction is not None
     assert rule in redaction.counts
     assert f"[redacted:{rule}]" in redaction.text
@@ -118,7 +118,7 @@ def test_each_rule_finds_its_format_and_leaves_the_neighbours(rule: str) -> None
 def test_honest_text_is_left_alone(text: str) -> None:
     detector = everything()
     data = encode(text)
-    assert detector.redact(detector.first_pass(data), data) is None
+    assert detector.redact(detector.first_pass(data), data, Budget(10)) is None
 
 
 def test_every_default_rule_is_well_known() -> None:
@@ -193,7 +193,7 @@ def find(rules: list[Rule], *texts: str) -> list[int]:
     detector = Detector(rules)
     data = [encode(text) for text in texts]
     joined = b"\n".join(data)
-    return detector.locate(detector.second_pass(detector.first_pass(joined), joined), data)
+    return list(detector.locate(detector.second_pass(detector.first_pass(joined), joined), data))
 
 
 def test_strings_with_matches_are_located() -> None:
@@ -218,20 +218,20 @@ def test_keywords_are_found_however_they_are_written() -> None:
 
 def test_a_group_is_what_is_redacted_and_an_empty_one_is_not() -> None:
     detector = Detector([Rule("a", "x=(y*)")], ["a"])
-    redaction = detector.redact([0], b"x=yy, x=, x=y")
+    redaction = detector.redact([0], b"x=yy, x=, x=y", Budget(10))
     assert redaction is not None
     assert (redaction.text, redaction.counts) == ("x=[redacted:a], x=, x=[redacted:a]", {"a": 2})
 
 
 def test_what_is_redacted_is_not_redacted_again() -> None:
     detector = Detector([Rule("a", "secret"), Rule("b", r"key=(\S+)")], ["a", "b"])
-    redaction = detector.redact([0, 1], b"key=secret")
+    redaction = detector.redact([0, 1], b"key=secret", Budget(10))
     assert redaction is not None
     assert (redaction.text, redaction.counts) == ("key=[redacted:a]", {"a": 1})
 
 
 def test_matches_that_are_not_redacted_are_counted() -> None:
-    redaction = Detector([Rule("a", "secret")]).redact([0], "secret \u65e5".encode())
+    redaction = Detector([Rule("a", "secret")]).redact([0], "secret \u65e5".encode(), Budget(10))
     assert redaction is not None
     assert (redaction.text, redaction.counts) == ("secret \u65e5", {"a": 1})
 

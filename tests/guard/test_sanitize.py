@@ -206,6 +206,160 @@ def test_schemas_that_define_a_password_are_not_touched() -> None:
     assert run(asking)[2] is PASS
 
 
+# -- members of JSON that is text -------------------------------------------------------------------------------------
+
+LOGIN = {
+    "user": "amélie",
+    "password": 'co"rr\\ect\\"ho\n\\',
+    "Api-Key": "q\\\\",
+    "token": "",
+    "secret": 7,
+    "tokens": "5",
+}
+REDACTED = LOGIN | {"password": "[redacted:secret-member]", "Api-Key": "[redacted:secret-member]"}
+
+
+def nest(content: Any, levels: int) -> Any:
+    """The content as JSON, as a string of JSON, and so on."""
+    for _ in range(levels):
+        content = {"a": json.dumps(content), "b": "password"}
+    return content
+
+
+@pytest.mark.parametrize("levels", [0, 1, 2, 3])
+@pytest.mark.parametrize("indent", [None, 1])
+def test_the_text_twin_of_structured_content(levels: int, indent: int | None) -> None:
+    text = json.dumps(nest(LOGIN, levels), indent=indent)
+    document, at, _ = run(result("tools/call", content=[{"type": "text", "text": text}], structuredContent=LOGIN))
+    assert json.loads(document["result"]["content"][0]["text"]) == nest(REDACTED, levels)
+    assert document["result"]["structuredContent"] == REDACTED
+    assert ("secret-member", "redact", "/result/content/0/text", 2) in found(at)
+
+
+@given(st.text(), st.text(), st.integers(0, 3), st.booleans())
+def test_any_value_of_a_text_twin(secret: str, other: str, levels: int, ascii_only: bool) -> None:
+    text = json.dumps(nest({"x": other, "password": secret, "y": secret}, levels), ensure_ascii=ascii_only)
+    document = run(result("tools/call", a=text), SanitizeHook(definitions="off", results="off"))[0]
+    for _ in range(levels):
+        text = json.loads(text)["a"]
+        document = {"result": json.loads(document["result"]["a"])}
+    after = document["result"] if levels else document["result"]["a"]
+    after = json.loads(after["a"] if levels else after)
+    kept = not secret or len(set(secret)) < 2 or "password" in (secret.lower(), other.lower())
+    assert (after["x"], after["y"]) == (other, secret)
+    assert kept or after["password"] in ("[redacted:secret-member]", secret)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('log: {"password":"hunter2"} end', 'log: {"password":"[redacted:secret-member]"} end'),
+        ('"client_secret" : "a1b2" and "x": "y"', '"client_secret" : "[redacted:secret-member]" and "x": "y"'),
+        ('cut off {"password": "hunt', 'cut off {"password": "[redacted:secret-member]'),
+        ('{"password": "hunt\nnext line', '{"password": "[redacted:secret-member]\nnext line'),
+        (r'say("{\"token\": \"abc")', r'say("{\"token\": \"[redacted:secret-member]")'),
+        ('{"token": "' + GITHUB + '"}', '{"token": "[redacted:secret-member]"}'),
+        ('{"token": "a1b2"} ' + GITHUB, '{"token": "[redacted:secret-member]"} [redacted:github-token]'),
+    ],
+)
+def test_members_in_texts(text: str, expected: str) -> None:
+    document, _, _ = run(result("tools/call", content=[{"text": text}]))
+    assert document["result"]["content"][0]["text"] == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"password": "", "token": null, "secret": 7, "credentials": ["x"]}',
+        '{"password": "********", "token": "xxxxxxxxxxxxxxxxxxxxxxxx", "secret": "[redacted:github-token]"}',
+        '{"nextPageToken": "abc", "hasPassword": "yes", "tokens": "5", "x": "password", "y": ": "}',
+        'the "password": is asked for, "token" too; password: hunter2, password=hunter2',
+        'def token(self): return {"required": ["password"], "password": {"type": "string"}}',
+    ],
+)
+def test_texts_without_a_member(text: str) -> None:
+    assert run(result("tools/call", content=[{"text": text}]))[2] is PASS
+
+
+def test_members_in_texts_take_the_same_options() -> None:
+    message = result("tools/call", a='{"password": "hunter2", "Türcode": "4711"}')
+    assert run(message, SanitizeHook(disable=["secret-member"]))[2] is PASS
+    _, at, verdict = run(message, SanitizeHook(actions={"secret-member": "flag"}))
+    assert verdict is PASS
+    assert found(at) == [("secret-member", "flag", "/result/a", 1)]
+    assert run(message, SanitizeHook(actions={"secret-member": "block"}))[0] is None
+    document, _, _ = run(message, SanitizeHook(members=["türcode"]))
+    assert json.loads(document["result"]["a"])["Türcode"] == "[redacted:secret-member]"
+    schema = {"properties": {"x": {"default": '{"password": "hunter2"}'}}}
+    assert run(result("tools/list", tools=[{"name": "a", "inputSchema": schema}]))[2] is PASS
+
+
+def test_a_member_in_a_text_with_something_invisible_inside() -> None:
+    document, _, _ = run(result("initialize", instructions='{"pass\u200bword": "hunter2"}'))
+    assert document["result"]["instructions"] == '{"password": "[redacted:secret-member]"}'
+
+
+@pytest.mark.parametrize("content", [{"token": GITHUB}, {"x": json.dumps({"token": GITHUB})}])
+def test_a_rule_that_blocks_goes_before_the_members_name(content: Any) -> None:
+    document, at, _ = run(result("tools/call", a=content), SanitizeHook(actions={"github-token": "block"}))
+    assert document is None
+    assert ("github-token", "block") in {(finding.rule, finding.action) for finding in at.findings}
+
+
+# -- how much of it -----------------------------------------------------------------------------------------------------
+
+HOSTILE = [
+    '"password":"' * 90_000,
+    '"password":"' + "\\" * 1_000_000,
+    ("\\" * 50 + '"password' + "\\" * 50 + '":') * 9_000,
+    '"password":"x ' + '"a' * 500_000,
+    '\\"' * 500_000 + '"password":"x',
+    '"password"' + " " * 1_000_000 + ':"x',
+    ('"password"' + " " * 50) * 20_000,
+    '\\"password\\":\\"x' * 60_000,
+    "".join("\\" * size + '"password' + "\\" * size + '":' + "\\" * size + '"x' for size in range(700)),
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_texts_end(text: str) -> None:
+    # Each of these takes milliseconds; one that went back would take hours.
+    hook = SanitizeHook()
+    document, _, verdict = run(result("tools/call", content=[{"text": text}]), hook)
+    if isinstance(verdict, Replace):
+        assert run(answer(document, "tools/call"), hook)[2] is PASS
+
+
+@pytest.mark.parametrize(
+    "hit",
+    [GITHUB, {"password": "hunter2"}, '{"password": "hunter2"}', {GITHUB: 1}],
+    ids=["rule", "member", "text", "name"],
+)
+def test_too_many_secrets(hit: Any) -> None:
+    hook = SanitizeHook(max_hits=10)
+    assert isinstance(run(result("tools/call", content=[hit] * 10), hook)[2], Replace)
+    verdict = run(result("tools/call", content=[hit] * 11), hook)[2]
+    assert isinstance(verdict, Block)
+    assert isinstance(verdict.error, ContentBlocked)
+    assert (verdict.error.reason, verdict.error.key) == ("too-many-secrets", "hooks")
+
+
+def test_matches_that_change_nothing_count_less() -> None:
+    for hook, text in (
+        (SanitizeHook(max_hits=1), '"password": "****" '),
+        (SanitizeHook(max_hits=1), "ghp_" + "x" * 36 + " "),
+        (SanitizeHook(max_hits=1, action="flag"), AWS + " "),
+    ):
+        assert run(result("tools/call", a=text * 20), hook)[2] is PASS
+        assert isinstance(run(result("tools/call", a=text * 21), hook)[2], Block)
+
+
+def test_many_members_that_come_to_the_same_name() -> None:
+    names = {f"x{chr(0x200B) * number}": number for number in range(300)}
+    document = run(result("tools/call", structuredContent=names), SanitizeHook(results="strip"))[0]
+    assert list(document["result"]["structuredContent"].values()) == list(range(300))
+
+
 # -- invisible characters ---------------------------------------------------------------------------------------------
 
 
@@ -318,6 +472,8 @@ def test_an_operators_rules(project: Path) -> None:
         ({"definitions": "redact"}, "definitions: expected strip, flag or off"),
         ({"results": True}, "results: expected strip, flag or off"),
         ({"members": [7]}, "members: expected a list of names"),
+        ({"max_hits": 0}, "max_hits: expected a whole number"),
+        ({"max_hits": True}, "max_hits: expected a whole number"),
         ({"rules_files": "missing.yaml"}, "cannot read the rules file"),
     ],
 )

@@ -1,74 +1,160 @@
 from __future__ import annotations
 
-import pytest
+import os
 
-from gateway.protocol.errors import BadRequest, UnknownSession, UpstreamProtocolError
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.protocol.errors import BadRequest, InvalidParams, UnknownSession, UpstreamProtocolError
 from gateway.protocol.message import Call
-from gateway.protocol.sessions import MAX_OPEN, Sessions
+from gateway.protocol.seal import KeyRing
+from gateway.protocol.sessions import MAX_OPEN, Session, Sessions
+from gateway.protocol.states import RequestStates
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def sessions(ring: KeyRing | None = None, lifetime: float = 60, capacity: int = 10) -> tuple[Sessions, Clock]:
+    clock = Clock()
+    return Sessions(ring or KeyRing(), lifetime, capacity, clock), clock
+
+
+def bind(live: Sessions, id: str = "abc") -> Session:
+    return live.bind(id, "alice", "up", "2025-11-25", {"roots": {}})
 
 
 def test_a_session_answers_to_its_caller_only():
-    sessions = Sessions(10, 60)
-    session = sessions.bind("abc", "alice", "up", 0)
-    assert sessions.find("abc", "alice", "up", 1) is session
-    messages = set()
-    for id, client, upstream in (("abc", "bob", "up"), ("abc", "alice", "other"), ("abcd", "alice", "up")):
+    live, _ = sessions()
+    session = bind(live)
+    assert "abc" not in session.id
+    assert live.find(session.id, "alice", "up") == session
+    said = set()
+    for id, client, upstream in (
+        (session.id, "bob", "up"),
+        (session.id, "alice", "other"),
+        (session.id[:-1] + "_", "alice", "up"),
+        ("abc", "alice", "up"),
+        ("", "alice", "up"),
+    ):
         with pytest.raises(UnknownSession) as refused:
-            sessions.find(id, client, upstream, 1)
-        messages.add(str(refused.value))
-    assert len(messages) == 1
+            live.find(id, client, upstream)
+        said.add(str(refused.value))
+    assert len(said) == 1
 
 
-def test_an_id_is_given_out_once():
-    sessions = Sessions(10, 60)
-    sessions.bind("abc", "alice", "up", 0)
-    with pytest.raises(UpstreamProtocolError):
-        sessions.bind("abc", "bob", "up", 1)
-    sessions.bind("abc", "bob", "other", 1)
-    sessions.bind("abc", "bob", "up", 100)  # alice's has long been idle
+def test_another_copy_with_the_same_keys_knows_it():
+    key = os.urandom(32)
+    one, other = sessions(KeyRing([key]))[0], sessions(KeyRing([os.urandom(32), key]))[0]
+    session = bind(one)
+    assert other.find(session.id, "alice", "up") == session
+    event = one.seal_event_id(session, b"e-1", Call(7, "tools/call", "get"))
+    assert other.open_event_id(session, event.decode()) == ("e-1", Call(7, "tools/call", "get"))
+    asked = one.sign_request_id(session, 3, "roots/list")
+    assert other.read_request_id(session, asked) == Call(3, "roots/list")
+
+
+def test_sessions_end():
+    live, clock = sessions()
+    session = bind(live)
+    clock.now += 60
+    live.find(session.id, "alice", "up")
+    clock.now += 1
     with pytest.raises(UnknownSession):
-        sessions.find("abc", "alice", "up", 100)
-
-
-def test_idle_sessions_end():
-    sessions = Sessions(10, 60)
-    sessions.bind("abc", "alice", "up", 0)
-    sessions.find("abc", "alice", "up", 50)
-    sessions.find("abc", "alice", "up", 110)
+        live.find(session.id, "alice", "up")
+    ended = bind(live, "def")
+    live.forget(ended)
     with pytest.raises(UnknownSession):
-        sessions.find("abc", "alice", "up", 171)
-    assert len(sessions) == 0
+        live.find(ended.id, "alice", "up")
+    assert live.find(bind(live, "def").id, "alice", "up")  # an upstream may use an id again
 
 
-def test_the_number_of_sessions_is_bounded():
-    sessions = Sessions(3, 60)
-    for number in range(10):
-        sessions.bind(f"s{number}", "alice", "up", number)
-    assert len(sessions) == 3
-    sessions.find("s9", "alice", "up", 10)
-    with pytest.raises(UnknownSession):
-        sessions.find("s0", "alice", "up", 10)
+def test_what_is_remembered_is_bounded():
+    live, _ = sessions(capacity=3)
+    for number in range(20):
+        session = bind(live, f"s{number}")
+        live.open_call(session, Call(1, "ping"))
+        live.sign_request_id(session, number, "ping")
+        live.forget(bind(live, f"t{number}"))
+    assert len(live) == 3
+    for number in range(2 * MAX_OPEN):
+        live.open_call(session, Call(f"n{number}", "ping"))
+    assert live.is_open(session, f"n{2 * MAX_OPEN - 1}")
+    assert not live.is_open(session, "n0")
 
 
 @pytest.mark.parametrize("id", ["", "with space", "line\nbreak", "\x00", "x" * 2000])
 def test_ids_that_are_none(id):
     with pytest.raises(UpstreamProtocolError):
-        Sessions(3, 60).bind(id, "alice", "up", 0)
+        bind(sessions()[0], id)
 
 
-def test_open_calls_are_bounded_and_unique():
-    session = Sessions(3, 60).bind("abc", "alice", "up", 0)
-    session.open_call(Call(1, "ping"), None)
-    session.open_call(Call("1", "ping"), "token")  # another id
+def test_large_capabilities_are_cut_to_their_names():
+    live, _ = sessions()
+    session = live.bind("abc", "alice", "up", None, {"sampling": {"x": "y" * 5000}, "roots": {}})
+    assert live.find(session.id, "alice", "up").capabilities == {"sampling": {}, "roots": {}}
+    assert len(session.id) < 1000
+
+
+def test_an_id_in_flight_is_not_used_again():
+    live, _ = sessions()
+    session = bind(live)
+    live.open_call(session, Call(1, "ping"))
+    live.open_call(session, Call("1", "ping"))  # another id
     with pytest.raises(BadRequest):
-        session.open_call(Call(1, "ping"), None)
-    for number in range(2, 2 * MAX_OPEN):
-        session.open_call(Call(number, "ping"), number)
-    assert len(session.calls) == MAX_OPEN
-    assert len(session.progress_tokens) <= MAX_OPEN
-    for number in range(2 * MAX_OPEN):
-        session.open_server_request(number, "roots/list")
-    assert len(session.server_requests) == MAX_OPEN
-    assert session.answer_server_request(2 * MAX_OPEN - 1) == "roots/list"
-    assert session.answer_server_request(2 * MAX_OPEN - 1) is None
-    assert session.answer_server_request(None) is None
+        live.open_call(session, Call(1, "ping"))
+    live.close_call(session, 1)
+    live.open_call(session, Call(1, "ping"))
+    live.close_call(session, "nobody")
+    live.close_call(session, None)
+
+
+@given(id=st.binary(max_size=40), number=st.one_of(st.integers(-(2**53) + 1, 2**53 - 1), st.text(max_size=20)))
+def test_ids_of_events_and_requests_belong_to_their_session(id, number):
+    live, _ = sessions()
+    mine, other = bind(live), bind(live, "def")
+    call = Call(number, "tools/call", "get")
+    event = live.seal_event_id(mine, id, call)
+    assert live.open_event_id(mine, event.decode()) == (id.decode("latin-1"), call)
+    asked = live.sign_request_id(mine, number, "roots/list")
+    assert live.read_request_id(mine, asked) == Call(number, "roots/list")
+    assert live.signed_request_id(mine, number) == asked
+    assert live.signed_request_id(other, number) is None
+    for read, text in ((live.open_event_id, event.decode()), (live.read_request_id, asked)):
+        for session, presented in ((other, text), (mine, text + "A"), (mine, text[1:]), (mine, "")):
+            with pytest.raises(BadRequest):
+                read(session, presented)
+    for nothing in (None, number):
+        with pytest.raises(BadRequest):
+            live.read_request_id(mine, nothing)
+
+
+def test_request_states():
+    clock = Clock()
+    states = RequestStates(KeyRing(), 60, clock)
+    call, params = Call(7, "tools/call", "get"), {"name": "get", "arguments": {"b": 1, "a": 2}, "_meta": {"x": 1}}
+    sealed = states.seal("inner", "alice", "up", call, params)
+    assert "inner" not in sealed
+    again = {**params, "arguments": {"a": 2, "b": 1}, "_meta": {}, "inputResponses": {"q": {}}, "requestState": sealed}
+    assert states.open(sealed, "alice", "up", Call(8, "tools/call", "get"), again) == "inner"
+    for client, upstream, method, name, changed in (
+        ("bob", "up", "tools/call", "get", again),
+        ("alice", "other", "tools/call", "get", again),
+        ("alice", "up", "prompts/get", "get", again),
+        ("alice", "up", "tools/call", "drop", again),
+        ("alice", "up", "tools/call", "get", {**again, "arguments": {"a": 2, "b": 2}}),
+        ("alice", "up", "tools/call", "get", {**again, "task": {}}),
+    ):
+        with pytest.raises(InvalidParams):
+            states.open(sealed, client, upstream, Call(8, method, name), changed)
+    for text in (None, 7, "", "inner", sealed + "A"):
+        with pytest.raises(InvalidParams):
+            states.open(text, "alice", "up", call, again)
+    clock.now += 61
+    with pytest.raises(InvalidParams):
+        states.open(sealed, "alice", "up", call, again)

@@ -15,8 +15,11 @@ from gateway.protocol.errors import (
     BadRequest,
     GatewayError,
     HookFailed,
+    InvalidParams,
     PolicyDenied,
     TooManyConcurrent,
+    UnknownSession,
+    UnsupportedRevision,
     UpstreamProtocolError,
     UpstreamTimeout,
 )
@@ -102,12 +105,19 @@ def test_a_client_response_must_answer_a_question(play):
         book.post(reply, Mcp_Session_Id=id)
     exchange = streaming(book, Mcp_Session_Id=id)
     question = event({"jsonrpc": "2.0", "id": "q", "method": "roots/list"})
-    assert exchange.receive(question, book.clock) == question
-    answered, forward = book.post(reply, Mcp_Session_Id=id)
-    assert forward.fields["Mcp-Session-Id"] == id
+    [asked] = documents(exchange.receive(question, book.clock))
+    assert asked["method"] == "roots/list"
+    assert asked["id"] != "q"  # it says whose it is
+    answered, forward = book.post({**reply, "id": asked["id"]}, Mcp_Session_Id=id)
+    assert json.loads(forward.body) == reply
+    assert forward.fields["Mcp-Session-Id"] == "s-1"
     assert answered.answer_head(202, CIMultiDict(), book.clock) == Reply(202)
+    other = book.session("s-2", capabilities={"roots": {}})
     with pytest.raises(BadRequest):
-        book.post(reply, Mcp_Session_Id=id)
+        book.post({**reply, "id": asked["id"]}, Mcp_Session_Id=other)
+    cancelled = event({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "q"}})
+    [note] = documents(exchange.receive(cancelled, book.clock))
+    assert note["params"]["requestId"] == asked["id"]
 
 
 # -- streams ----------------------------------------------------------------------------------------------------------
@@ -115,7 +125,7 @@ def test_a_client_response_must_answer_a_question(play):
 
 def test_frames_of_one_read_leave_in_one_write(play):
     exchange = streaming(book := play())
-    data = b": hi\n\n" + event(NOTE) + event(NOTE, id=b"3")
+    data = b": hi\n\n" + event(NOTE) + b"retry: 5\n\n"
     assert exchange.receive(data, book.clock) == data
     assert not exchange.done
     assert exchange.receive(event(RESULT), book.clock) == event(RESULT)
@@ -129,7 +139,7 @@ def test_frames_of_one_read_leave_in_one_write(play):
 def test_any_chunking_gives_the_same_bytes(play, cuts):
     book = play()
     exchange = streaming(book)
-    data = b"\xef\xbb\xbf" * 0 + event(NOTE) + b": c\r\n\r\n" + event(NOTE, event=b"message", id=b"1") + event(RESULT)
+    data = event(NOTE) + b": c\r\n\r\n" + event(NOTE, event=b"message") + event(RESULT)
     at, out = 0, b""
     for cut in [*sorted(cut for cut in cuts if cut < len(data)), len(data)]:
         out += exchange.receive(data[at:cut], book.clock)
@@ -207,14 +217,16 @@ def test_progress_belongs_to_its_request(play, token, passes):
     assert exchange.receive(progress, book.clock) == (progress if passes else b"")
 
 
-def test_event_types_that_clients_ignore_do_not_pass(play):
-    """Rule 4.13: they would carry text past the policy."""
+def test_what_clients_ignore_does_not_pass(play):
+    """Rule 4.13: event types and fields that nobody reads would carry text past the policy."""
     book = play()
     exchange = streaming(book)
     assert exchange.receive(event(NOTE, event=b"endpoint"), book.clock) == b""
-    assert exchange.receive(b"secret: x\n" + event(NOTE), book.clock) == event(json.loads(json.dumps(NOTE))).replace(
-        b": ", b":"
-    ).replace(b"data:", b"data: ").replace(b", ", b",")
+    out = exchange.receive(b"secret: x\nid: a\0b\n" + event(NOTE), book.clock)
+    assert documents(out) == [NOTE]
+    assert b"secret" not in out
+    assert b"\0" not in out
+    assert exchange.receive(b"secret: x\n\n", book.clock) == b":\n\n"
 
 
 def test_a_server_request_in_a_stateless_revision_ends_the_stream(play):
@@ -250,13 +262,36 @@ def test_a_subscription_ends_as_its_server_would_end_it(play):
 def test_a_get_stream(play):
     book = play()
     id = book.session()
-    exchange, forward = book.get(Mcp_Session_Id=id, Last_Event_ID="e-1")
-    assert forward.fields == {"Mcp-Session-Id": id, "Last-Event-ID": "e-1"}
+    exchange, forward = book.get(Mcp_Session_Id=id)
+    assert forward.fields == {"Mcp-Session-Id": "s-1"}
     assert exchange.answer_head(200, CIMultiDict(EVENT_STREAM), book.clock) is Answer.STREAM
     assert exchange.receive(event(RESULT), book.clock) == b""  # rule 4.7: nobody asked
     assert exchange.receive(event(NOTE), book.clock) == event(NOTE)
     assert exchange.receive(b"data: nonsense\n\n", book.clock) == b""
     assert exchange.done
+
+
+def test_a_stream_is_resumed_by_whom_it_belongs_to(play):
+    """Rules 5.4 to 5.6: the event id leads back to the stream's own request, in its own session only."""
+    book = play()
+    id, other = book.session("s-1"), book.session("s-2")
+    exchange = streaming(book, Mcp_Session_Id=id)
+    out = exchange.receive(event(NOTE, id=b"e-1"), book.clock)
+    [frame] = sse.Decoder(10**6, 10**6).feed(out)
+    assert frame.raw.endswith(b"\n".join([b"data: " + json.dumps(NOTE).encode(), b"", b""]))
+    assert b"e-1" not in frame.id
+    assert exchange.end() == b""  # the client comes back
+    exchange.close(book.clock)
+    for session, last in ((other, frame.id.decode()), (id, "e-1"), (id, frame.id.decode()[:-1])):
+        with pytest.raises(BadRequest) as refused:
+            book.get(Mcp_Session_Id=session, Last_Event_ID=last)
+        assert refused.value.reason == "unknown-event-id"
+    resumed, forward = book.get(Mcp_Session_Id=id, Last_Event_ID=frame.id.decode())
+    assert forward.fields["Last-Event-ID"] == "e-1"
+    resumed.answer_head(200, CIMultiDict(EVENT_STREAM), book.clock)
+    assert resumed.receive(event({**RESULT, "id": 8}), book.clock) == b""
+    assert resumed.receive(event(RESULT), book.clock) == event(RESULT)
+    assert resumed.receive(event(RESULT), book.clock) == b""
 
 
 # -- hooks ------------------------------------------------------------------------------------------------------------
@@ -302,7 +337,8 @@ def test_verdicts_on_a_stream(play):
     exchange = streaming(book)
     assert exchange.receive(event(note("drop")), book.clock) == b""
     # the cursor of a resumable stream moves on, without a message
-    assert exchange.receive(event(note("drop"), id=b"5"), book.clock) == sse.encode(b"", id=b"5")
+    [frame] = sse.Decoder(10**6, 10**6).feed(exchange.receive(event(note("drop"), id=b"5"), book.clock))
+    assert (frame.data, frame.id is not None) == (b"", True)
     [changed] = documents(exchange.receive(event(note("change"), id=b"6", event=b"message"), book.clock))
     assert changed["params"]["data"] == "changed"
     assert exchange.receive(event(note("raise")), book.clock) == b""  # fails closed
@@ -371,8 +407,8 @@ def test_a_session_id_is_taken_from_initialize_only(play):
     book = play()
     exchange, _ = book.post(CALL)
     exchange.answer_head(200, CIMultiDict({**JSON, "Mcp-Session-Id": "stolen"}), book.clock)
-    assert exchange.answer_fields == {}
-    assert len(book.site.sessions) == 0
+    exchange.collect(json.dumps(RESULT).encode(), book.clock)
+    assert exchange.finish(book.clock).fields == {"Content-Type": "application/json"}
 
 
 def test_an_upstream_404_ends_the_session(play):
@@ -383,4 +419,191 @@ def test_an_upstream_404_ends_the_session(play):
     with pytest.raises(UpstreamProtocolError) as failed:
         exchange.answer_head(404, CIMultiDict(), book.clock)
     assert exchange.refuse(failed.value).status == 404
-    assert len(book.site.sessions) == 0
+    with pytest.raises(UnknownSession):
+        book.post(CALL, Mcp_Session_Id=id)
+
+
+# -- revisions ------------------------------------------------------------------------------------------------------------
+
+
+def initialize(asked):
+    params = {"protocolVersion": asked, "capabilities": {}, "clientInfo": {"name": "p", "version": "1"}}
+    return {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}
+
+
+def limited(play, **bounds):
+    policy = {"allowed_upstreams": ["up"], "allowed_tools": ["*"], "max_requests_per_minute": None, **bounds}
+    return play(policies={"default": policy})
+
+
+def test_what_initialize_asks_for_is_lowered_and_never_raised(play):
+    book = limited(play, min_revision="2025-03-26", max_revision="2025-06-18")
+    for asked, sent in (("2025-06-18", "2025-06-18"), ("2025-03-26", "2025-03-26"), ("2025-11-25", "2025-06-18")):
+        _, forward = book.post(initialize(asked))
+        assert json.loads(forward.body)["params"]["protocolVersion"] == sent
+    with pytest.raises(UnsupportedRevision) as refused:
+        book.post(initialize("2024-11-05"))
+    assert refused.value.data["supported"] == ["2025-03-26", "2025-06-18"]
+
+
+def test_what_the_upstream_negotiates_must_be_spoken_here(play):
+    book = limited(play, min_revision="2025-06-18")
+    exchange, _ = book.post(initialize("2025-11-25"))
+    exchange.answer_head(200, CIMultiDict(JSON), book.clock)
+    result = {"protocolVersion": "2025-03-26", "capabilities": {}, "serverInfo": {}}
+    exchange.collect(json.dumps({"jsonrpc": "2.0", "id": 0, "result": result}).encode(), book.clock)
+    with pytest.raises(UpstreamProtocolError) as failed:
+        exchange.finish(book.clock)
+    assert failed.value.reason == "upstream-revision"
+
+
+def test_a_policy_may_allow_the_stateless_revision_only(play):
+    """Rule 6.26: the error says what is supported."""
+    book = limited(play, min_revision="2026-07-28")
+    for message in (initialize("2025-11-25"), CALL):
+        with pytest.raises(UnsupportedRevision) as refused:
+            book.post(message)
+        assert refused.value.data["supported"] == ["2026-07-28"]
+
+
+def test_discovery_says_what_is_spoken_here(play):
+    """Rule 6.30."""
+    meta = {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}}
+    book = limited(play, min_revision="2025-11-25")
+    discover = {"jsonrpc": "2.0", "id": 1, "method": "server/discover", "params": {"_meta": meta}}
+    exchange, _ = book.post(discover, MCP_Protocol_Version="2026-07-28", Mcp_Method="server/discover")
+    exchange.answer_head(200, CIMultiDict(JSON), book.clock)
+    result = {"resultType": "complete", "supportedVersions": ["2025-06-18", "2025-11-25", "2026-07-28"], "ttlMs": 5}
+    exchange.collect(json.dumps({"jsonrpc": "2.0", "id": 1, "result": result}).encode(), book.clock)
+    answer = json.loads(exchange.finish(book.clock).body)
+    assert answer["result"] == {**result, "supportedVersions": ["2025-11-25", "2026-07-28"]}
+
+
+def test_a_request_state_comes_back_as_it_was(play):
+    """Rules 7.13 and 7.14."""
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {"elicitation": {}},
+    }
+    headers = {"MCP_Protocol_Version": "2026-07-28", "Mcp_Method": "tools/call", "Mcp_Name": "get_it"}
+    call = {**CALL, "params": {**CALL["params"], "_meta": meta}}
+    book = play()
+    exchange, _ = book.post(call, **headers)
+    exchange.answer_head(200, CIMultiDict(JSON), book.clock)
+    asks = {
+        "resultType": "input_required",
+        "requestState": "inner",
+        "inputRequests": {
+            "q": {
+                "method": "elicitation/create",
+                "params": {"mode": "form", "message": "?", "requestedSchema": {"type": "object", "properties": {}}},
+            }
+        },
+    }
+    exchange.collect(json.dumps({"jsonrpc": "2.0", "id": 7, "result": asks}).encode(), book.clock)
+    sealed = json.loads(exchange.finish(book.clock).body)["result"]["requestState"]
+    assert "inner" not in sealed
+    again = {
+        **call,
+        "id": 8,
+        "params": {**call["params"], "inputResponses": {"q": {"action": "accept"}}, "requestState": sealed},
+    }
+    _, forward = book.post(again, **headers)
+    assert json.loads(forward.body)["params"]["requestState"] == "inner"
+    other = {**again, "params": {**again["params"], "arguments": {"city": "Oslo"}}}
+    with pytest.raises(InvalidParams):
+        book.post(other, **headers)
+
+
+# -- batches --------------------------------------------------------------------------------------------------------------
+
+LIST = {"jsonrpc": "2.0", "id": "l", "method": "tools/list"}
+DENIED = {"jsonrpc": "2.0", "id": "d", "method": "tools/call", "params": {"name": "drop_it"}}
+
+
+def test_a_batch_is_judged_message_by_message(play):
+    book = play()
+    id = book.session(revision="2025-03-26")
+    exchange, forward = book.post(
+        [CALL, DENIED, LIST, {"jsonrpc": "2.0", "method": "notifications/x"}], Mcp_Session_Id=id
+    )
+    assert json.loads(forward.body) == [CALL, LIST]
+    exchange.answer_head(200, CIMultiDict(JSON), book.clock)
+    listed = {
+        "jsonrpc": "2.0",
+        "id": "l",
+        "result": {"tools": [{"name": "get_it", "inputSchema": {}}, {"name": "drop_it", "inputSchema": {}}]},
+    }
+    exchange.collect(json.dumps([listed, RESULT]).encode(), book.clock)
+    answers = {each["id"]: each for each in json.loads(exchange.finish(book.clock).body)}
+    assert answers["d"]["error"]["data"]["reason"] == "tool-not-allowed"
+    assert [tool["name"] for tool in answers["l"]["result"]["tools"]] == ["get_it"]
+    assert answers[7] == RESULT
+    exchange.close(book.clock)
+    events = [(each["event"], each.get("method")) for each in book.audit()[-5:]]
+    assert events.count(("request.accepted", "tools/call")) == 1
+    assert events.count(("request.accepted", "tools/list")) == 1
+    assert events[-1] == ("request.finished", "batch")
+
+
+def test_a_batch_answered_by_a_stream(play):
+    book = play()
+    id = book.session(revision="2025-03-26")
+    exchange = streaming(book, [CALL, DENIED, LIST], Mcp_Session_Id=id)
+    listed = {"jsonrpc": "2.0", "id": "l", "result": {"tools": []}}
+    out = exchange.receive(event([NOTE, RESULT]), book.clock)
+    assert not exchange.done
+    out += exchange.receive(event(listed), book.clock)
+    assert exchange.done
+    refused, *rest = documents(out)
+    assert (refused["id"], rest) == ("d", [NOTE, RESULT, listed])
+
+
+def test_every_request_of_a_batch_gets_its_answer(play):
+    book = play()
+    id = book.session(revision="2025-03-26")
+    exchange = streaming(book, [CALL, LIST], Mcp_Session_Id=id)
+    exchange.receive(event(RESULT), book.clock)
+    [error] = documents(exchange.end())
+    assert (error["id"], error["error"]["data"]["reason"]) == ("l", "upstream-no-answer")
+    exchange, _ = book.post([CALL, DENIED], Mcp_Session_Id=id)
+    failed = json.loads(exchange.refuse(UpstreamTimeout("late")).body)
+    assert sorted((each["id"] for each in failed), key=str) == [7, "d"]
+
+
+def test_a_batch_of_nothing_but_refusals_does_not_leave(play):
+    book = play()
+    id = book.session(revision="2025-03-26")
+    _, reply = book.post([DENIED], Mcp_Session_Id=id)
+    assert isinstance(reply, Reply)
+    assert [each["id"] for each in json.loads(reply.body)] == ["d"]
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        [],
+        [[CALL]],
+        [CALL, CALL],
+        [CALL, {"jsonrpc": "2.0", "id": 1, "result": {}}],
+        [initialize("2025-03-26")],
+        [LIST | {"id": number} for number in range(51)],
+        [7],
+    ],
+)
+def test_batches_that_are_none(play, batch):
+    """Rules 2.5 and 2.7."""
+    book = play()
+    id = book.session(revision="2025-03-26")
+    with pytest.raises(BadRequest):
+        book.post(batch, Mcp_Session_Id=id)
+
+
+def test_batches_elsewhere(play):
+    """Rule 2.8: some servers would execute them all the same."""
+    book = play()
+    for revision in ("2024-11-05", "2025-06-18", "2025-11-25"):
+        id = book.session(f"s-{revision}", revision)
+        for headers in ({"Mcp_Session_Id": id}, {"Mcp_Session_Id": id, "MCP_Protocol_Version": "2025-03-26"}, {}):
+            with pytest.raises(BadRequest):
+                book.post([LIST], **headers)
