@@ -189,7 +189,7 @@ def check(file: str) -> None:
     default="10s",
     show_default=True,
     callback=_duration,
-    help="How long one request may take; all together take twelve times as long at most.",
+    help="How long one request may take; all together end after about twelve times as long.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
 def doctor(url: str, headers: dict[str, str], patience: float, as_json: bool) -> NoReturn:

@@ -332,6 +332,7 @@ class Limits(Section):
     )
     max_connections: Count = Field(default=10_000, description="Most client connections.")
     max_sessions: Count = Field(default=10_000, description="Most sessions.")
+    max_tasks: Count = Field(default=10_000, description="Most tasks whose owners are remembered.")
     session_idle_timeout: Duration = Field(default=3600.0, description="How long an idle session is remembered.")
 
 

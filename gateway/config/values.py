@@ -206,6 +206,7 @@ CallerName = Annotated[str, _matching(CALLER_NAME, "1 to 63 letters, digits, '_'
 HookName = Annotated[str, _matching(_HOOK_NAME, "1 to 127 letters, digits, '_', '.', ':' and '-'")]
 """The name of a hook: a metric label; by default its kind."""
 
+
 def _key(value: object) -> object:
     if isinstance(value, str):
         try:

@@ -148,6 +148,10 @@ class Client:
         session._retry_connection = False
         return session
 
+    def extend(self) -> None:
+        """Allow one more request's time, to tidy up."""
+        self._end = max(self._end, asyncio.get_running_loop().time() + self.timeout)
+
     async def __aenter__(self) -> Client:
         return self
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 from aiohttp import ClientSession, TCPConnector
@@ -132,11 +133,12 @@ def anomalies(visit: Visit) -> None:
         if len(fields.getall(SESSION_ID, ())) > 1:
             visit.say("repeated-header", Level.PROBLEM, f"sends {SESSION_ID} twice in one answer")
         if "Set-Cookie" in fields:
-            names = {value.partition("=")[0].strip() for value in fields.getall("Set-Cookie")}
+            # Hidden first: a cookie's name may be cut out of a secret.
+            names = {visit.shown(value).partition("=")[0].strip() for value in fields.getall("Set-Cookie")}
             visit.say(
                 "cookies",
                 Level.NOTE,
-                f"sets cookies ({visit.shown(', '.join(sorted(names)), 60)}), which the gateway never sends back",
+                f"sets cookies ({', '.join(sorted(names))}), which the gateway never sends back",
                 "If a load balancer before the server finds sessions by cookie, let it find them by Mcp-Session-Id: "
                 "the gateway keeps no cookies.",
             )
@@ -149,18 +151,15 @@ CHECKED_HEADERS = frozenset(("redirect", "content-type", "compression", "framing
 
 def _redirect(visit: Visit, status: int, fields: MultiMapping[str]) -> None:
     location: Any = fields.get("Location")
-    target = None
-    if location is not None:
-        try:
-            target = str(visit.client.url.join(URL(location)))
-        except ValueError:
-            target = location
-    where = "nowhere" if target is None else visit.shown(target)
+    where = "nowhere" if location is None else visit.shown(location)
+    if location is not None and visit.shown.hide(location) == location:
+        with contextlib.suppress(ValueError):
+            where = visit.shown(str(visit.client.url.join(URL(location))))
     visit.say(
         "redirect",
         Level.PROBLEM,
         f"redirects ({status}) to {where}",
         None
-        if target is None
+        if location is None
         else f"The gateway follows no redirects. If you trust the address, examine it: mcpgw doctor {where}",
     )

@@ -133,6 +133,7 @@ def _beside(legacy: Dialect) -> str:
 
 async def _leave(visit: Visit) -> None:
     """End whatever session is still open."""
+    visit.client.extend()
     for dialect in tuple(visit.sessions):
         await eras.end_session(visit, dialect)
 

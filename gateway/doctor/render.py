@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 from collections.abc import Iterator
 from typing import Any
@@ -66,7 +67,9 @@ def _wrapped(start: str, text: str) -> Iterator[str]:
 def _yaml(value: dict[str, Any], depth: int = 0) -> Iterator[str]:
     """Mappings of texts, truths and mappings.  Texts are quoted as JSON has them, which is YAML."""
     for name, each in value.items():
-        start = "  " * depth + f"{name}:"
+        # Bare where no reader takes it for anything but text.
+        bare = re.fullmatch("(?!(?:true|false|null|yes|no|on|off|y|n)$)[A-Za-z_][A-Za-z_-]*", name)
+        start = "  " * depth + (name if bare else json.dumps(name)) + ":"
         if isinstance(each, dict):
             yield start
             yield from _yaml(each, depth + 1)

@@ -6,12 +6,12 @@ import base64
 import binascii
 import contextlib
 import enum
+import html
 import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
 
 from ..guard.controls import clean
 
@@ -83,9 +83,8 @@ class Shown:
 
     def __init__(self, headers: Mapping[str, str]) -> None:
         words = {each for value in headers.values() for each in _secrets(value)}
-        spellings = {form for word in words for form in (word, quote(word, safe=""), json.dumps(word)[1:-1])}
-        longest_first = sorted(spellings, key=len, reverse=True)
-        self._secret = re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE) if longest_first else None
+        longest_first = sorted(words, key=len, reverse=True)
+        self._secret = re.compile("|".join(map(_spelled, longest_first)), re.IGNORECASE) if longest_first else None
 
     def hide(self, text: str) -> str:
         """The text with every secret replaced."""
@@ -99,6 +98,17 @@ class Shown:
         return text if len(text) <= most else text[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
+def _spelled(word: str) -> str:
+    """A pattern for a word whose characters may be escaped as in URLs, JSON or HTML, each for itself."""
+    return "".join(
+        each
+        if each.isalnum()
+        else f"(?:{re.escape(each)}|%{ord(each):02x}|{re.escape(html.escape(each))}|"
+        rf"&#0*{ord(each)};|&#x0*{ord(each):x};|\\u{ord(each):04x}|\\{re.escape(each)})"
+        for each in word
+    )
+
+
 def _secrets(value: str) -> Iterable[str]:
     """A header's value, and what a server may take out of it: the credentials behind a scheme, user and password."""
     scheme, _, rest = value.partition(" ")
@@ -106,6 +116,8 @@ def _secrets(value: str) -> Iterable[str]:
     if scheme.lower() == "basic":
         with contextlib.suppress(binascii.Error, ValueError):
             found += base64.b64decode(rest, validate=True).decode().split(":", 1)
+    for piece in re.split(r"[;,]\s*", value):
+        found += [piece, piece.partition("=")[2]]
     found += [part for each in tuple(found) for part in re.split(r"[\s,;=\"]+", each) if len(part) > 8]
     return [each for each in found if len(each) >= _LEAST_SECRET]
 

@@ -149,7 +149,9 @@ class Visit:
             return f"HTTP {reply.status}, error {code}: {self.shown(reply.error.get('message', ''), 120)}"
         if reply.result is not None:
             return f"HTTP {reply.status} and a result"
-        kind = f" ({self.shown(reply.kind, 40)})" if reply.kind else ""
+        # Hidden before it is cut.
+        kind = self.shown(reply.fields.get("Content-Type", ""), 60).partition(";")[0]
+        kind = f" ({kind})" if kind else ""
         return f"HTTP {reply.status}{kind}" + (", no answer in it" if reply.status < 300 and reply.kind else "")
 
 

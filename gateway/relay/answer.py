@@ -6,11 +6,13 @@ Unchanged frames pass byte for byte; a frame that a hook changed is written anew
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 from ..guard.chain import Outcome
 from ..guard.hook import Verdict
 from ..protocol import headers as fields_of
+from ..protocol.answers import Stream, Subscription, check_error, check_notification, check_result
 from ..protocol.errors import (
     GatewayError,
     UpstreamBusy,
@@ -20,6 +22,7 @@ from ..protocol.errors import (
 )
 from ..protocol.headers import Fields
 from ..protocol.message import Call, Message, Sender
+from ..protocol.params import without_invalid
 from ..protocol.revisions import LEGACY, SUPPORTED
 from ..protocol.sessions import Session
 from ..wire import sse
@@ -53,6 +56,11 @@ class AnsweredExchange(Exchange):
         self.blocked_requests: list[dict[str, Any]] = []
         self._frames: deque[sse.Frame] = deque()
         self._decoder: sse.Decoder | None = None
+        self._subscription: Subscription | None = None
+        # The parameters that went upstream with the client's request.
+        self._params: dict[str, Any] = {}
+        # What time it is, as far as the shell has said.
+        self.now = now
         # An event with an id has passed: the client can come back for what it has not got (rule 5.3).
         self._resumable = False
 
@@ -97,6 +105,8 @@ class AnsweredExchange(Exchange):
     def _open_stream(self) -> None:
         limit = self.site.config.limits.max_message_size
         self._decoder = sse.Decoder(limit, limit)
+        if self.is_listening and self.call is not None:
+            self._subscription = Subscription(self.call, self._params)
 
     @property
     def is_listening(self) -> bool:
@@ -115,6 +125,7 @@ class AnsweredExchange(Exchange):
     def receive(self, chunk: bytes, now: float) -> bytes:
         """Bytes of the upstream's event stream: bytes for the client.  Frames of one read leave in one write."""
         assert self._decoder is not None
+        self.now = now
         if self.first_byte is None:
             self.first_byte = now
         try:
@@ -204,22 +215,41 @@ class AnsweredExchange(Exchange):
 
     def _by_the_rules(self, message: Message) -> Message:
         """An answer as the revision allows it, changed where it must be; raises UpstreamError for one it forbids."""
-        if message.kind is not Kind.RESULT:
+        call = message.call
+        assert call is not None
+        if message.kind is Kind.ERROR:
+            if not check_error(self.revision, message.document["error"]):
+                raise UpstreamProtocolError(
+                    "the upstream's error is not one of this revision", reason="upstream-result"
+                )
             return message
-        if message.method == "initialize":
-            named = message.result.get("protocolVersion")
+        result: Mapping[str, Any] = message.result
+        known = self.revision
+        result = check_result(known, call, self._params, self.context.client_capabilities, result) or result
+        if call.method == "initialize":
+            named = result.get("protocolVersion")
             if named not in self.supported or named not in LEGACY:
                 raise UpstreamProtocolError(
                     "the upstream negotiated a revision that is not spoken here", reason="upstream-revision"
                 )
-        elif message.method == "server/discover" and len(self.supported) < len(SUPPORTED):
-            offered = message.result.get("supportedVersions")
-            if isinstance(offered, list):
-                kept = [each for each in offered if each in self.supported]
-                return message.with_document(
-                    {**message.document, "result": {**message.result, "supportedVersions": kept}}
-                )
-        return message
+        elif call.method == "server/discover":
+            offered = result.get("supportedVersions")
+            if isinstance(offered, list) and len(self.supported) < len(SUPPORTED):
+                result = {**result, "supportedVersions": [each for each in offered if each in self.supported]}
+        elif call.method == "tools/list" and known is not None and known.mirrored:
+            if self.site.tool_headers[self.upstream].learn(result):
+                result = without_invalid(result) or result  # rule 6.17
+        elif call.method == "tasks/list":
+            assert self.client is not None
+            result = self.site.tasks.filter_list(self.client, self.upstream, result) or result
+        if result is message.result:
+            return message
+        return message.with_document({**message.document, "result": dict(result)})
+
+    def _learn_task(self, document: dict[str, Any]) -> None:
+        """Whose a task is that this answer creates (rule 11.2); raises UpstreamProtocolError for another client's."""
+        assert self.client is not None
+        self.site.tasks.learn(self.client, self.upstream, document, self.now)
 
     def _take_apart(self, frame: sse.Frame, batch: list[Any]) -> bytes:
         """A batch (rule 4.9) becomes an event for each of its messages; the last one has the id."""
@@ -234,9 +264,17 @@ class AnsweredExchange(Exchange):
         """Whether a server's request or notification belongs on this stream."""
         if message.kind is Kind.REQUEST:
             return self.revision is None or self.revision.server_requests
-        if message.method == "notifications/progress":
-            return self._owns_progress(message.params.get("progressToken"))
-        return True
+        assert message.method is not None and self.client is not None
+        params = message.params
+        about_task = message.method.startswith("notifications/tasks")
+        if about_task and not self.site.tasks.owns_notification(self.client, self.upstream, params):
+            return False
+        if self._subscription is not None:
+            return self._subscription.admits(message.method, params)
+        if message.method == "notifications/progress" and not self._owns_progress(params.get("progressToken")):
+            return False
+        kind: Stream = "post" if self.head.method == "POST" else "get"
+        return check_notification(self.revision, self.call, self._params, params, message.method, kind)
 
     def _owns_progress(self, token: object) -> bool:
         """Whether a progress token is one of this caller's (rule 7.25): a session has no other."""
@@ -249,7 +287,7 @@ class AnsweredExchange(Exchange):
                     "the upstream sent a request, which this revision does not have", reason="upstream-request"
                 )
             )
-        self.site.metrics.dropped_frame(self.upstream, "progress-token")  # rule 7.25
+        self.site.metrics.dropped_frame(self.upstream, "not-expected")  # rules 7.3, 7.8, 7.25
         return self._move_on(frame)
 
     def _emit(self, message: Message, frame: sse.Frame, outcome: Outcome, rewritten: bool) -> bytes:
@@ -259,6 +297,10 @@ class AnsweredExchange(Exchange):
             return self._withheld(message, frame, outcome)
         document = passed.document
         if message.is_response:
+            try:
+                self._learn_task(document)
+            except UpstreamError as error:
+                return self._broken(error)
             document = self._sealed(passed)
             self._answer_out(message)
         elif self.bound is not None:

@@ -18,13 +18,14 @@ from ..protocol.errors import (
     BadRequest,
     HeaderMismatch,
     InvalidParams,
+    MethodNotFound,
     Refusal,
     RequestTooLarge,
     from_client,
 )
 from ..protocol.headers import SESSION_ID, VERSION
 from ..protocol.message import Call, Message, Sender
-from ..protocol.methods import METHODS
+from ..protocol.methods import METHODS, exists, method_known
 from ..protocol.revisions import LEGACY, revision
 from ..protocol.sessions import Session, not_asked
 from ..wire.envelope import Kind, RequestId, classify, is_request_id
@@ -50,7 +51,6 @@ class Intake(AnsweredExchange):
         self._reader: Reader | None = None
         self._judged_early = False
         self._tokens: list[RequestId] = []
-        self._params: dict[str, Any] = {}
         self._is_batch = False
         self._waiting: list[Message] = []
         self._passed: list[Message] = []
@@ -156,6 +156,11 @@ class Intake(AnsweredExchange):
             self._method = message.method
         self.context.call = self.call
         self._check_upstream()
+        self._check_method(message, now)
+        if self._is_obsolete(message):
+            self._accept(message)
+            self.outcome, self._status = "accepted", 202
+            return Reply(202)
         return self._judge(message, lambda outcome: self._judged(message, outcome))  # type: ignore[no-any-return]
 
     # -- checks -------------------------------------------------------------------------------------------------------
@@ -228,6 +233,30 @@ class Intake(AnsweredExchange):
         lowered = {**message.document, "params": {**params, "protocolVersion": served[-1]}}
         return message.with_document(lowered)
 
+    def _check_method(self, message: Message, now: float) -> None:
+        """What the revision and earlier answers say of a request, before the policy is asked."""
+        if message.kind is not Kind.REQUEST or message.method is None:
+            return
+        assert self.client is not None
+        if not method_known(self.revision, message.method):
+            raise MethodNotFound("this revision has no such method", reason="method-not-found")  # rule 6.22
+        if message.method == "tools/call" and self.revision is not None and self.revision.mirrored:
+            name = message.params.get("name")
+            if isinstance(name, str):
+                headers = self.site.tool_headers[self.upstream]
+                headers.check(self.head.fields, name, message.params.get("arguments"))  # rule 6.15
+        revision = None if self.revision is None else self.revision
+        self.site.tasks.check_request(
+            self.client, self.upstream, message.method, message.params, now, revision=revision
+        )
+
+    def _is_obsolete(self, message: Message) -> bool:
+        """A notification that the stateless revision took out: accepted, and not passed on (rules 2.10, 7.5)."""
+        known = self.revision
+        if message.kind is not Kind.NOTIFICATION or known is None or not known.stateless or message.method is None:
+            return False
+        return message.method in METHODS and not exists(message.method, known)
+
     def _check_rate(self, message: Message, now: float) -> None:
         assert self.admission is not None
         if message.method == "tools/call":
@@ -257,7 +286,11 @@ class Intake(AnsweredExchange):
             self.call = self.context.call = self._call(passed)
         fields = self._base_fields()
         if self.revision is not None and self.revision.mirrored:
-            fields.update(fields_of.param_fields(self.head.fields))
+            if self.call is not None and self.call.method == "tools/call" and self.call.name is not None:
+                headers = self.site.tool_headers[self.upstream]
+                fields.update(headers.emit(self.head.fields, self.call.name, passed.params.get("arguments")))
+            else:
+                fields.update(fields_of.param_fields(self.head.fields))
             if self.call is not None:
                 fields.update(fields_of.mirrored_fields(self.call.method, passed.params))
         self._params = passed.params
@@ -318,6 +351,7 @@ class Intake(AnsweredExchange):
                 # The first was charged with the HTTP request.
                 self.site.limiter.admit(self.admission.client, self.admission.policy_name, self.upstream, now)
             self._check_rate(message, now)
+            self._check_method(message, now)
         self._waiting = [self._client_response(each) if each.is_response else each for each in messages]
         self._waiting.reverse()
         return self._judge_next()

@@ -122,6 +122,7 @@ class Post(Intake):
 
     def collect(self, chunk: bytes, now: float) -> None:
         """Bytes of an answer that is needed whole; raises UpstreamTooLarge."""
+        self.now = now
         if self.first_byte is None:
             self.first_byte = now
         self._collected += len(chunk)
@@ -185,6 +186,7 @@ class Post(Intake):
         """What the client gets for an answer, which is on its way out now."""
         passed = outcome.message
         if passed is not None:
+            self._learn_task(passed.document)
             document = self._sealed(passed)
             self._answer_out(message)
             return document

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from ..guard.chain import Chain, build
 from ..guard.limits import Concurrency, Limiter
+from ..protocol.params import ToolHeaders
 from ..protocol.revisions import between
 from ..protocol.seal import KeyRing
 from ..protocol.sessions import Sessions
 from ..protocol.states import RequestStates
+from ..protocol.tasks import TaskOwners
 from ..record.audit import Audit
 from ..record.metrics import Metrics
 from ..wire.strict import Limits as JsonLimits
@@ -37,6 +39,8 @@ class Site:
     concurrency: Concurrency
     sessions: Sessions
     states: RequestStates
+    tool_headers: dict[str, ToolHeaders]
+    tasks: TaskOwners
     revisions: dict[tuple[str, str], tuple[str, ...]]
     audit: Audit
     metrics: Metrics
@@ -64,6 +68,8 @@ class Site:
             concurrency=Concurrency(config.policies),
             sessions=sessions,
             states=RequestStates(ring, config.sealing.request_state_lifetime),
+            tool_headers={name: ToolHeaders() for name in config.upstreams},
+            tasks=TaskOwners(limits.max_tasks, config.sealing.session_lifetime),
             revisions={
                 (policy_name, upstream_name): between(
                     (policy.min_revision, policy.max_revision), (upstream.min_revision, upstream.max_revision)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import signal
 import sys
 import time
 from collections.abc import Collection, Sequence
@@ -135,6 +136,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make conformance", description=__doc__)
     parser.add_argument("--upstream", metavar="URL", help="play with this server instead, of whatever make")
     upstream = parser.parse_args(arguments).upstream
+    # Being told to stop ends everything that was started, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Programs of this environment are found first: Node.js may be one of them, and the suite calls `python`.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     subjects = [given(upstream)] if upstream else [OWN_SERVER, CLIENT, TYPESCRIPT]

@@ -562,7 +562,9 @@ async def test_an_answer_on_a_resumed_stream_is_judged(serve):
         gateway = await serve(upstream.url)
         async with gateway.client() as client:
             await client.initialize()
-            _, priming = await (await client.post(CALL)).frame()
+            first = await client.post(CALL)
+            _, priming = await first.frame()
+            assert await first.frame() is None
             last = priming.id.decode()
             foreign = await client.get(last_event_id="1")
             assert (foreign.status, (await foreign.json())["error"]["data"]["reason"]) == (400, "unknown-event-id")

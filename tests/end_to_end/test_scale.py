@@ -23,14 +23,16 @@ async def test_many_streams_and_calls(serve):
         clients = []
         for first in range(0, STREAMS, 50):  # in steps, as a listen queue wants it
             clients += await asyncio.gather(*(_listener(gateway) for _ in range(first, first + 50)))
-        sessions = list(upstream.sessions)
+        known = gateway.gateway.site.sessions
+        sessions = {client.session: known.find(client.session, "alice", "up").upstream_id for client, _ in clients}
+        assert set(sessions.values()) == set(upstream.sessions)
         assert len(sessions) == STREAMS
         assert gateway.metric("mcpgw_open_streams", upstream="up", kind="get") == STREAMS
 
         # each stream gets events of its own, in order, while 50 calls stream beside them
         for number in range(EVENTS):
             for index, (client, _) in enumerate(clients):
-                upstream.push(_numbered(index, number), client.session)
+                upstream.push(_numbered(index, number), sessions[client.session])
         reading = [_read(stream, index) for index, (_, stream) in enumerate(clients)]
         calling = [_call(gateway, index) for index in range(CALLS)]
         await asyncio.gather(*reading, *calling)

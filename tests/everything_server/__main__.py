@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import socket
 import sys
+import warnings
 from typing import Any
 
 import uvicorn
 from mcp.server import ServerRequestContext
 from mcp.server.mcpserver import MCPServer, RequestStateSecurity
+from mcp.shared.exceptions import MCPDeprecationWarning
 from mcp.types import (
     Completion,
     CompletionArgument,
@@ -85,6 +87,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.everything_server", description=build.__doc__)
     parser.add_argument("--port", type=int, default=0, help="0 = any free port, which is printed (default)")
     port = parser.parse_args(arguments).port
+    # Sampling and log messages are deprecated in 2026-07-28, and still what earlier revisions are about.
+    warnings.simplefilter("ignore", MCPDeprecationWarning)
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -10,6 +10,7 @@ import zlib
 from typing import Annotated, Any
 
 from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.prompts.base import Prompt, UserMessage
 from mcp.server.mcpserver.tools import Tool
 from mcp.shared.exceptions import MCPError
@@ -127,7 +128,7 @@ def add_tools(server: MCPServer[Any]) -> None:
     @server.tool()
     def test_error_handling() -> str:
         """Always fails."""
-        raise RuntimeError("This tool intentionally returns an error for testing")
+        raise ToolError("This tool intentionally returns an error for testing")
 
     @server.tool()
     async def test_tool_with_logging(ctx: Context[Any, Any]) -> str:
