@@ -128,13 +128,12 @@ class Client:
         self._json = strict.Limits(limits.json_depth, limits.json_nodes, limits.json_number_chars)
         self.configured = dict(upstream.headers)
         self._end = asyncio.get_running_loop().time() + budget
-        self._session = self.session(force_close=True)
+        self._session = self.session(Connector(limit=0, force_close=True))
 
-    def session(self, *, force_close: bool) -> ClientSession:
+    def session(self, connector: Connector) -> ClientSession:
         """A session with the gateway's settings; the caller closes it."""
-        reuse: dict[str, Any] = {"force_close": True} if force_close else {"keepalive_timeout": 600.0}
         session = ClientSession(
-            connector=Connector(limit=0, **reuse),
+            connector=connector,
             cookie_jar=DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,

@@ -8,10 +8,12 @@ from typing import Any
 
 from aiohttp import ClientSession, TCPConnector
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ConnectionKey
 from multidict import MultiMapping
 from yarl import URL
 
 from ..protocol.headers import SESSION_ID, media_type
+from ..relay.upstream import Connector
 from ..wire.strict import dumps
 from .client import EVENT_STREAM, JSON, NoReply
 from .report import Level
@@ -21,13 +23,25 @@ __all__ = ["POOL_IDLE", "anomalies", "keep_alive"]
 
 # How long the gateway keeps an idle connection to an upstream, in seconds (``gateway.relay.upstream``).
 POOL_IDLE = 4.0
+# Longer than any watch: it is the server that is to close the connection.
+_FOREVER = 600.0
 
 _BROKEN = "`force_close: true`: a new connection for every request, since this server does not keep them properly."
 
 
+class _Watched(Connector):
+    """Remembers whether the connection that came back last held bytes that nobody had asked for."""
+
+    held = False
+
+    def _release(self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False) -> None:
+        self.held = protocol.should_close
+        super()._release(key, protocol, should_close=should_close)
+
+
 async def keep_alive(visit: Visit, dialect: Dialect, idle: float) -> None:
     """Two requests on one connection, then ``idle`` seconds of silence, as the gateway's pool has them."""
-    session = visit.client.session(force_close=False)
+    session = visit.client.session(_Watched(limit=0, keepalive_timeout=_FOREVER))
     try:
         await _twice(visit, dialect, session)
         await _watch(visit, session, idle)
@@ -57,19 +71,26 @@ async def _twice(visit: Visit, dialect: Dialect, session: ClientSession) -> None
                 visit.say("keep-alive", Level.NOTE, "speaks HTTP/1.0: each call costs a connection")
             elif reply.headers.get("Connection", "").lower() == "close":
                 visit.say("keep-alive", Level.NOTE, "closes the connection after each answer: each call costs another")
+            elif isinstance(session.connector, _Watched) and session.connector.held:
+                _unasked(visit)
             else:
                 text = "closes the connection after each answer without saying so"
                 visit.say("keep-alive", Level.WARNING, text, _BROKEN)
                 visit.report.upstream["force_close"] = True
             return
         if after.should_close:
-            visit.say("unasked", Level.PROBLEM, "sends bytes behind an answer, so its connections are dropped", _BROKEN)
-            visit.report.upstream["force_close"] = True
+            _unasked(visit)
             return
         if number == 2:
             same = before is after
             text = "keeps connections alive" if same else "takes a second request only on a new connection"
             visit.say("keep-alive", Level.OK if same else Level.NOTE, text)
+
+
+def _unasked(visit: Visit) -> None:
+    text = "sends bytes behind an answer, which could be taken for the next one; its connections are not used again"
+    visit.say("unasked", Level.PROBLEM, text, _BROKEN)
+    visit.report.upstream["force_close"] = True
 
 
 async def _watch(visit: Visit, session: ClientSession, idle: float) -> None:

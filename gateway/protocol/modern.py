@@ -11,7 +11,7 @@ from typing import Any
 
 from .errors import HeaderMismatch, InvalidParams, UnsupportedRevision
 from .headers import VERSION, Fields, check_mirrored
-from .revisions import SUPPORTED, Revision, revision
+from .revisions import MODERN, SUPPORTED, Revision, revision
 
 __all__ = ["CAPABILITIES_MEMBER", "SUBSCRIPTION_ID", "VERSION_MEMBER", "check_request", "speaks_modern", "unsupported"]
 
@@ -59,7 +59,11 @@ def check_request(
 
 
 def unsupported(requested: str, supported: Sequence[str] = SUPPORTED) -> UnsupportedRevision:
-    """The error for a revision that is not served, with what is (rules 6.3, 6.26)."""
+    """The error for a revision that is not served, with what is (rules 6.3, 6.26).
+
+    Where stateless revisions are served, they alone are named: whoever reads this asks without a session.
+    """
+    supported = [each for each in supported if each in MODERN] or supported
     return UnsupportedRevision(
         "this protocol revision is not supported here; supported: " + (", ".join(supported) or "none"),
         data={"supported": list(supported), "requested": requested[:64]},

@@ -87,6 +87,8 @@ class _Connection(RequestHandler):
     ) -> web.StreamResponse:
         """The answer to bytes that are not an HTTP request. Says nothing of what was sent."""
         error: GatewayError
+        if isinstance(exc, ConnectionError):
+            return web.Response(status=500)  # nobody is there to read it
         if status == 500:
             _log.error("defect while handling a request", exc_info=exc)
         if isinstance(exc, LineTooLong):

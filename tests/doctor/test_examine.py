@@ -445,13 +445,13 @@ async def test_compressed_answers_cannot_be_served() -> None:
     assert levels(report, "compression") == {"problem"}
 
 
-def second(*steps: Step) -> Callable[[Received], Any]:
-    """Answers the first request of a connection, and does this at the next."""
+def second(*steps: Step, answered: bool = False) -> Callable[[Received], Any]:
+    """Answers the first request of a connection, and does this at the next, after an answer or in its place."""
     seen: set[int] = set()
 
     def answer(received: Received) -> Any:
         if received.connection in seen:
-            return steps
+            return [*(json_answer({})(received) if answered else ()), *steps]
         seen.add(received.connection)
         return json_answer({})(received)
 
@@ -472,9 +472,10 @@ def closing(*steps: Step, headers: dict[str, str] | None = None) -> Callable[[Re
         (second(Reset()), "keep-alive", "problem", True),
         (second(Hang()), "keep-alive", "problem", True),
         (closing(Send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")), "unasked", "problem", True),
-        (closing(Wait(0.2), Close()), "idle", "warning", True),
+        (closing(Wait(0.02), Send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")), "unasked", "problem", True),
+        (second(Wait(0.2), Close(), answered=True), "idle", "warning", True),
     ],
-    ids=["kept", "announced", "closed", "reset", "hangs", "unasked", "idle"],
+    ids=["kept", "announced", "closed", "reset", "hangs", "unasked", "unasked-later", "idle"],
 )
 async def test_keep_alive(ping: Any, check: str, level: str, force_close: bool) -> None:
     async with ScriptedUpstream(legacy(ping=ping)) as server:

@@ -67,5 +67,6 @@ def test_the_table_of_revisions():
     assert revision(None) is None
     assert revision("2031-01-01") is None
     error = modern.unsupported("x" * 500)
-    assert error.data["supported"] == list(SUPPORTED)
+    assert error.data["supported"] == list(MODERN)
+    assert modern.unsupported("x", LEGACY).data["supported"] == list(LEGACY)
     assert len(error.data["requested"]) == 64
