@@ -42,7 +42,7 @@ configuration: .venv/stamp-check ## mcpgw check on config/gateway.yaml and every
 	$(BIN)/python -m pytest -q tests/test_house.py -k configuration
 
 documentation: .venv/stamp-check ## what the documents say of the code is so (tests/test_docs.py)
-	$(BIN)/python -m pytest -q tests/test_docs.py
+	$(BIN)/python -m pytest -q tests/test_docs.py tests/test_rules.py
 
 .venv/stamp-run .venv/stamp-test .venv/stamp-check: .venv/stamp-%: setup.cfg pyproject.toml
 	@$(PYTHON) scripts/environment.py $*

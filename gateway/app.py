@@ -14,11 +14,13 @@ from aiohttp import web
 
 from . import __version__, systemd
 from .config import Config, explain
+from .protocol.errors import AuditUnavailable
 from .record.entry import entry
 from .relay.admin import Admin
 from .relay.endpoint import Endpoint
 from .relay.server import DataServer, assert_c_parser, listen, start
 from .relay.site import Site
+from .relay.sse_upstream import open_pool
 from .relay.upstream import Pool
 
 __all__ = ["Gateway", "main", "serve"]
@@ -48,10 +50,19 @@ class Gateway:
         self._runners: list[web.BaseRunner] = []
 
     async def __aenter__(self) -> Gateway:
+        try:
+            return await self._open()
+        except BaseException:
+            self._data_socket.close()
+            self._admin_socket.close()
+            self.site.audit.close()
+            raise
+
+    async def _open(self) -> Gateway:
         config, site = self.config, self.site
         site.audit.open()
         site.audit.write({**entry("started"), "version": __version__})
-        self.pools.update((name, Pool(name, each, config.limits)) for name, each in config.upstreams.items())
+        self.pools.update((name, open_pool(name, each, config.limits)) for name, each in config.upstreams.items())
         self.handler = Endpoint(site, self.pools)
         server = DataServer(site, self.handler)
         admin = web.Server(Admin(site, self.pools), access_log=None, handler_cancellation=True)
@@ -132,6 +143,9 @@ def main(config: Config, *, announce: Callable[[Gateway], None]) -> int:
             runner.run(serve(config, announce))
     except OSError as error:
         _log.error("cannot start: %s", error)
+        return 1
+    except AuditUnavailable as error:
+        _log.error("cannot start: audit.path %s: %s", config.audit.path, error.__cause__)
         return 1
     return 0
 

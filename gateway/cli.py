@@ -1,4 +1,4 @@
-"""The command line: ``mcpgw run``, ``serve``, ``check``, ``doctor`` and ``token``.
+"""The command line: ``mcpgw run``, ``serve``, ``check``, ``doctor``, ``pins`` and ``token``.
 
 Results go to stdout, progress and errors to stderr.  Exit 0 is fine, 1 failed, 2 bad usage or configuration.
 """
@@ -212,6 +212,99 @@ def doctor(url: str, headers: dict[str, str], patience: float, as_json: bool) ->
     sys.exit(0 if report.servable else 1)
 
 
+@main.group()
+def pins() -> None:
+    """Approve the tools, prompts and instructions of servers, for the hook `pins`."""
+
+
+_config = click.option(
+    "--config",
+    "file",
+    metavar="FILE",
+    default="config/gateway.yaml",
+    show_default=True,
+    type=click.Path(dir_okay=False),
+    help="The configuration, YAML or JSON.",
+)
+
+
+@pins.command()
+@_config
+@click.argument("upstream", required=False)
+def review(file: str, upstream: str | None) -> NoReturn:
+    """Show how what a server offers differs from what was approved; all servers if none is named.
+
+    Asks the servers themselves, with the configured headers. Calls no tool.
+    """
+    from .guard.pinning.lock import LockError
+    from .review import OfferError, look, pinned, render, state_of
+
+    config = _load(file)
+    is_open = False
+    for name in pinned(config) if upstream is None else [_known_upstream(config, upstream)]:
+        try:
+            items = look(config, name).items
+        except (OfferError, LockError) as error:
+            click.echo(f"{name}: {error}", err=True)
+            is_open = True
+            continue
+        for line in render(name, items, colour=sys.stdout.isatty()):
+            click.echo(line)
+        if any(item.is_open for item in items):
+            is_open = True
+            click.echo(f"\nto approve: mcpgw pins approve {name} --all --as-of {state_of(items)}")
+    sys.exit(1 if is_open else 0)
+
+
+@pins.command()
+@_config
+@click.option("--all", "everything", is_flag=True, help="Approve all that is offered, and forget what is gone.")
+@click.option("--by", metavar="WHO", envvar="USER", help="Who approves. Without it: `$USER`.")
+@click.option("--as-of", "state", metavar="STATE", help="Only if this is still what `mcpgw pins review` showed.")
+@click.argument("upstream")
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+def approve(
+    file: str, everything: bool, by: str | None, state: str | None, upstream: str, names: tuple[str, ...]
+) -> NoReturn:
+    """Write what a server offers into its lock file: the tools and prompts of these names, or all.
+
+    The word `instructions` stands for the server's instructions. A running gateway has to be restarted.
+    """
+    from .guard.pinning.lock import LockError, write
+    from .review import OfferError, look, render, state_of
+    from .review import approve as approved
+
+    if everything == bool(names):
+        raise click.UsageError("name what to approve, or give --all")
+    if not by:
+        raise click.UsageError("say with --by who approves")
+    config = _load(file)
+    _known_upstream(config, upstream)
+    try:
+        found = look(config, upstream)
+    except (OfferError, LockError) as error:
+        _fail(f"{upstream}: {error}")
+    if state is not None and state != state_of(found.items):
+        _fail(f"{upstream}: offers something else by now; nothing is approved: review it again")
+    unknown = set(names) - {item.name or item.family.word for item in found.items}
+    if unknown:
+        _fail(f"{upstream}: does not offer {', '.join(map(ascii, sorted(unknown)))}; nothing is approved")
+    chosen = [item for item in found.items if everything or (item.name or item.family.word) in names]
+    at = datetime.datetime.now(datetime.UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
+    sound = [item for item in chosen if not item.faults]
+    for line in render(upstream, chosen, colour=sys.stdout.isatty()):
+        click.echo(line)
+    try:
+        write(found.path, approved(found.lock, sound, by=by, at=at))
+    except OSError as error:
+        _fail(f"{found.path}: cannot be written: {error.strerror}")
+    click.echo(f"\nwritten to {found.path}; restart the gateway")
+    for item in chosen:
+        if item.faults:
+            click.echo(f"not approved: {item.family.word} {item.name!a}: {', '.join(item.faults)}", err=True)
+    sys.exit(0 if len(sound) == len(chosen) else 1)
+
+
 @main.command()
 @click.argument("client")
 @click.option("--expires", metavar="DURATION", callback=_duration, help="When the token expires from now, such as 90d.")
@@ -286,6 +379,17 @@ def _guard_mistakes(config: Config) -> Iterator[tuple[str, str]]:
                 compile_patterns(patterns)
             except GlobError as error:
                 yield f"policies.{name}.{field}", str(error)
+
+
+def _known_upstream(config: Config, upstream: str) -> str:
+    if upstream not in config.upstreams:
+        raise click.BadParameter(f"there are: {', '.join(config.upstreams)}", param_hint="UPSTREAM")
+    return upstream
+
+
+def _fail(text: str) -> NoReturn:
+    click.echo(text, err=True)
+    sys.exit(1)
 
 
 def _refuse(error: Exception) -> NoReturn:

@@ -220,13 +220,22 @@ def options(command: click.Command) -> dict[str, tuple[str, str]]:
     return found
 
 
+def leaves_of(path: str, group: click.Group) -> Iterator[tuple[str, click.Command]]:
+    """Every command that does something, by the words that it takes; a group only gathers them."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from leaves_of(f"{path} {name}", command)
+        else:
+            yield f"{path} {name}", command
+
+
 def test_every_command_and_option_is_documented_as_it_is() -> None:
     documented = {
         quoted(heading)[0]: {row["Option"]: (row["Default"], row["Meaning"]) for row in rows}
         for heading, rows in tables((DOCS / "cli.md").read_text("utf-8"))
         if rows and "Option" in rows[0]
     }
-    commands = {f"mcpgw {name}": command for name, command in main.commands.items()} | {"mcpgw": main}
+    commands = dict(leaves_of("mcpgw", main)) | {"mcpgw": main}
     assert set(documented) == set(commands)
     for name, command in commands.items():
         expected = options(command)

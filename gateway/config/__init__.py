@@ -28,6 +28,7 @@ from .model import (
 from .single import single_upstream
 
 __all__ = [
-    "Admin", "Audit", "Check", "Client", "Config", "ConfigErrors", "HookEntry", "Limits", "Listen", "Logging", "Policy",
-    "Problem", "Rate", "RateLimits", "RevisionName", "Sealing", "Section", "Token", "Upstream", "explain", "load", "single_upstream",
+    "Admin", "Audit", "Check", "Client", "Config", "ConfigErrors", "HookEntry", "Limits", "Listen", "Logging",
+    "Policy", "Problem", "Rate", "RateLimits", "RevisionName", "Sealing", "Section", "Token", "Upstream", "explain",
+    "load", "single_upstream",
 ]  # fmt: skip

@@ -63,7 +63,7 @@ class Section(BaseModel):
 
 
 class Listen(Section):
-    """The data port: what MCP clients talk to."""
+    """The data port: what MCP clients talk to; on loopback unless told otherwise (rule 1.7)."""
 
     host: Host = Field(default="127.0.0.1", description="Address to listen on.")
     port: PortNumber = Field(default=8080, description="Port to listen on; 0 = any free one.")
@@ -331,13 +331,15 @@ class Limits(Section):
         default=10.0, description="How long calls may go on once the gateway was told to stop; 0 = not at all."
     )
     max_connections: Count = Field(default=10_000, description="Most client connections.")
-    max_sessions: Count = Field(default=10_000, description="Most sessions.")
+    max_sessions: Count = Field(
+        default=10_000, description="Most sessions that are remembered: HTTP+SSE ones, and others with calls under way."
+    )
     max_tasks: Count = Field(default=10_000, description="Most tasks whose owners are remembered.")
     session_idle_timeout: Duration = Field(default=3600.0, description="How long an idle session is remembered.")
 
 
 class Sealing(Section):
-    """What clients are given to bring back: session ids, event ids, request states.  Nobody else can use or make them."""
+    """What clients are given to bring back: session ids, event ids, request states.  Nobody else can make them."""
 
     keys: tuple[Key, ...] = Field(
         default=(),

@@ -12,9 +12,9 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import AfterValidator, BeforeValidator, StringConstraints
 
 __all__ = [
-    "CALLER_NAME", "Authority", "CallerName", "Digest", "Digests", "HeaderMap", "HookName", "Host", "Key", "Moment", "Origin",
-    "Pattern", "PublicUrl", "UpstreamName", "UpstreamPattern", "UpstreamReference", "UpstreamUrl", "authority",
-    "is_loopback", "is_wildcard",
+    "CALLER_NAME", "Authority", "CallerName", "Digest", "Digests", "HeaderMap", "HookName", "Host", "Key", "Moment",
+    "Origin", "Pattern", "PublicUrl", "UpstreamName", "UpstreamPattern", "UpstreamReference", "UpstreamUrl",
+    "authority", "is_loopback", "is_wildcard",
 ]  # fmt: skip
 
 _UPSTREAM_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)

@@ -28,8 +28,9 @@ async def reach(visit: Visit) -> bool:
             addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             started = loop.time()
             _, writer = await asyncio.open_connection(host, port)
-    except socket.gaierror as error:
-        visit.say("reachable", Level.PROBLEM, f"the name {host} does not resolve: {error.strerror or 'unknown'}")
+    except (socket.gaierror, UnicodeError) as error:
+        text = error.strerror if isinstance(error, socket.gaierror) else "it is no name"
+        visit.say("reachable", Level.PROBLEM, f"the name {host} does not resolve: {text}")
         return False
     except TimeoutError:
         visit.say("reachable", Level.PROBLEM, f"no connection to {host}, port {port}, within {timeout:g} s")

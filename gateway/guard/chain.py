@@ -35,6 +35,8 @@ _log = logging.getLogger(__name__)
 
 # The hooks that come with the gateway, by the name that a configuration uses.
 BUILT_IN = {
+    "arguments": "gateway.guard.arguments:ArgumentsHook",
+    "pins": "gateway.guard.pins:PinsHook",
     "policy": "gateway.guard.policy:PolicyHook",
     "sanitize": "gateway.guard.sanitize:SanitizeHook",
 }

@@ -1,7 +1,8 @@
 """The hook interface: what judges a message, and what it may say.
 
 A hook sees every message - requests, notifications, progress, log messages, server requests, results, errors - in both
-directions, on POST, GET and resumed streams, one at a time and in order.  Built-in hooks use nothing that is not here.
+directions, on POST, GET and resumed streams, one at a time and in order (rules 14.1-14.23).  Built-in hooks use nothing
+that is not here.
 """
 
 from __future__ import annotations

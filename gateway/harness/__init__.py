@@ -32,12 +32,14 @@ from .script import (
     sse_answer,
     status_answer,
 )
+from .sse_client import SseClient
+from .sse_server import ScriptedSse
 from .upstream import ScriptedUpstream, unused_port
 
 __all__ = [
     "LEGACY", "MODERN", "TOOLS", "BadHttp", "Chunk", "Close", "Comment", "Connection", "ConnectionClosed", "End",
     "Event", "Hang", "Head", "Json", "RawClient", "Received", "Repeat", "Reset", "Response", "ScriptedMcp",
-    "ScriptedUpstream", "Send", "Session", "Signal", "SplitAt", "Step", "Tool", "ToolCall", "Unasked", "Wait",
-    "WaitFor", "answer_with", "error_answer", "header_text", "http_request", "json_answer", "notification", "request",
-    "sse_answer", "status_answer", "unused_port",
+    "ScriptedSse", "ScriptedUpstream", "Send", "Session", "Signal", "SplitAt", "SseClient", "Step", "Tool",
+    "ToolCall", "Unasked", "Wait", "WaitFor", "answer_with", "error_answer", "header_text", "http_request",
+    "json_answer", "notification", "request", "sse_answer", "status_answer", "unused_port",
 ]  # fmt: skip

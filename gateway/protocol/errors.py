@@ -56,7 +56,8 @@ class GatewayError(Exception):
         self.headers = headers or {}
 
     def to_document(self, id: RequestId | None, request: str | None = None) -> dict[str, Any]:
-        """The JSON-RPC error that says this.  The id is left out where it is not known (rule 2.15)."""
+        """The JSON-RPC error that says this, and that it is ours (rule 2.18).  The id is left out where it is not known
+        (rule 2.15)."""
         data: dict[str, Any] = {"origin": "gateway", "reason": self.reason}
         if self.key is not None:
             data["key"] = self.key
@@ -96,7 +97,7 @@ class InvalidParams(BadRequest):
 
 
 class HeaderMismatch(BadRequest):
-    """A mirrored header is missing or contradicts the body (rules 6.2, 6.5-6.10)."""
+    """A mirrored header is missing or contradicts the body (rules 6.2, 6.5-6.11)."""
 
     code, reason = -32020, "header-mismatch"
 
@@ -171,7 +172,8 @@ class UnsupportedMediaType(ClientError):
 
 
 class HeaderTooLarge(ClientError):
-    """The header fields, or one of them, are larger than ``limits.max_header_size``; or there are too many."""
+    """The header fields, or one of them, are larger than ``limits.max_header_size``; or there are too many
+    (rule 6.13)."""
 
     status, code, reason = 431, -31431, "header-too-large"
     close_connection = True
@@ -213,7 +215,7 @@ class TooManyConcurrent(RateLimited):
 
 
 class Refusal(GatewayError):
-    """A hook's no.  Answered with HTTP 200 so that agents see the reason and the session lives on (rule 10)."""
+    """A hook's no.  Answered with HTTP 200 so that agents see the reason and the session lives on (rule 10.4)."""
 
     status, code, reason = 200, -31403, "denied"
 

@@ -1,7 +1,8 @@
 """HTTP header fields as MCP uses them: names, encodings, and what may travel.
 
 Fields travel by allow-list in both directions.  What reaches an upstream is made here from the judged message, never
-copied from the client, with one exception that the specification demands: ``Mcp-Param-*`` (rule 6.14).
+copied from the client (rules 1.8, 5.7, 6.12, 8.12), with one exception that the specification demands: ``Mcp-Param-*``
+(rule 6.14).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Sessions of the revisions up to 2025-11-25, bound to the caller that opened them.
 
-A session id is not a credential (rule 3.13): every request is authenticated, and a session answers only to the client
-and the upstream that it was opened for.  Anybody else sees what they would see for an id that never existed (rule 3.7).
+A session id is not a credential (rules 3.13, 3.14): every request is authenticated, and a session answers only to the
+client and the upstream that it was opened for.  Anybody else sees what they would see for an id that never existed
+(rule 3.7).
 
 The id that a client holds is sealed (``seal``): it contains the upstream's own id, the negotiated revision and the
 client's capabilities, so any copy of the gateway with the same keys serves any session, and nothing has to be looked
@@ -25,12 +26,19 @@ from typing import Any
 import orjson
 
 from ..wire.envelope import RequestId, is_request_id
+from ..wire.strict import dumps
 from .errors import BadRequest, UnknownSession, UpstreamProtocolError
 from .headers import is_session_id
 from .message import Call
 from .seal import KeyRing, SealBroken
 
 __all__ = ["Session", "Sessions"]
+
+# A sealed event id has to come back in a header field, beside all others (``limits.max_header_size``).
+MAX_EVENT_ID = 4096
+
+# Ids of requests up to this length, in characters, are remembered; peers choose them, and have no bound of their own.
+MAX_REMEMBERED_ID = 128
 
 # What one session may have in flight in this process, and how many sessions that have something are remembered.
 MAX_OPEN = 1024
@@ -80,9 +88,10 @@ class Sessions:
         self._lifetime = lifetime
         self._capacity = capacity
         self._clock = clock
-        self._calls: dict[str, dict[RequestId, Call]] = {}  # by digest, least recently used first
+        # By context, least recently used first: whether each request still waits for its answer, or was cancelled.
+        self._calls: dict[tuple[str, str, str], dict[RequestId, bool]] = {}
         self._asked: dict[tuple[tuple[str, str, str], RequestId], str] = {}  # server requests, oldest first
-        self._ended: dict[str, float] = {}  # by digest: until when its id would still open
+        self._ended: dict[tuple[str, str, str], float] = {}  # by context: until when its id would still open
 
     def __len__(self) -> int:
         """Sessions that have a request in flight in this process."""
@@ -100,12 +109,12 @@ class Sessions:
         if not is_session_id(upstream_id):
             raise UpstreamProtocolError("the upstream's session id has characters that no session id may have")
         declared: Mapping[str, Any] = capabilities
-        if len(orjson.dumps(capabilities)) > MAX_CAPABILITIES:
+        if len(dumps(capabilities)) > MAX_CAPABILITIES:
             declared = {name[:32]: {} for name in list(capabilities)[:8]}
-        text = orjson.dumps([upstream_id, revision, int(self._clock()), declared])
+        text = dumps([upstream_id, revision, int(self._clock()), declared])
         id = self._ring.seal("session", (client, upstream), text)
         session = Session(id, upstream_id, client, upstream, revision, declared)
-        self._ended.pop(session.digest, None)
+        self._ended.pop(session.context, None)
         return session
 
     def find(self, id: str, client: str, upstream: str) -> Session:
@@ -117,7 +126,7 @@ class Sessions:
         except SealBroken as error:
             raise _unknown() from error
         session = Session(id, upstream_id, client, upstream, revision, capabilities)
-        if self._clock() > opened + self._lifetime or session.digest in self._ended:
+        if self._clock() > opened + self._lifetime or session.context in self._ended:
             raise _unknown()
         return session
 
@@ -126,18 +135,21 @@ class Sessions:
 
         Other copies of the gateway learn it from the upstream's 404.
         """
-        self._calls.pop(session.digest, None)
+        self._calls.pop(session.context, None)
         now = self._clock()
-        self._ended[session.digest] = now + self._lifetime
+        self._ended[session.context] = now + self._lifetime
         while len(self._ended) > self._capacity or next(iter(self._ended.values())) < now:
             del self._ended[next(iter(self._ended))]
 
     # -- what belongs to a session ------------------------------------------------------------------------------------
 
-    def seal_event_id(self, session: Session, id: bytes, call: Call | None) -> bytes:
-        """The client's form of an event id: signed, with the request whose stream it is on."""
+    def seal_event_id(self, session: Session, id: bytes, call: Call | None) -> bytes | None:
+        """The client's form of an event id: signed, with the request whose stream it is on.  None where that would be
+        too long to be sent back: an upstream's id, or the client's own request id, has no bound of its own."""
         about = None if call is None else [call.id, call.method, call.name]
         packed = base64.urlsafe_b64encode(orjson.dumps([id.decode("latin-1"), about])).rstrip(b"=")
+        if len(packed) > MAX_EVENT_ID:
+            return None
         return self._ring.sign("event", session.context, packed.decode()).encode()
 
     def open_event_id(self, session: Session, id: str) -> tuple[str, Call | None]:
@@ -154,6 +166,8 @@ class Sessions:
         """The client's form of the id of a server's request; its response brings it back (rule 4.1)."""
         packed = base64.urlsafe_b64encode(orjson.dumps([id, method])).rstrip(b"=").decode()
         signed = _SIGNED + self._ring.sign("request", session.context, packed)
+        if isinstance(id, str) and len(id) > MAX_REMEMBERED_ID:
+            return signed
         if len(self._asked) >= self._capacity:
             del self._asked[next(iter(self._asked))]
         self._asked[session.context, id] = signed
@@ -177,28 +191,36 @@ class Sessions:
     # -- requests in flight -------------------------------------------------------------------------------------------
 
     def open_call(self, session: Session, call: Call) -> None:
-        """Remember a request; raises BadRequest for an id that is already in flight (rule 2.13)."""
-        calls = self._calls.pop(session.digest, None) or {}
+        """Remember a request; raises BadRequest for an id that is known to be in flight already (rule 2.13)."""
+        if isinstance(call.id, str) and len(call.id) > MAX_REMEMBERED_ID:
+            return
+        calls = self._calls.pop(session.context, None) or {}
         if len(self._calls) >= self._capacity:
             del self._calls[next(iter(self._calls))]
-        self._calls[session.digest] = calls
-        if call.id in calls:
+        self._calls[session.context] = calls
+        if calls.get(call.id):
             raise BadRequest("this id belongs to a request that is still in flight", reason="id-in-use")
         if len(calls) >= MAX_OPEN:
             del calls[next(iter(calls))]
-        calls[call.id] = call
+        calls[call.id] = True
 
     def close_call(self, session: Session, id: object) -> None:
-        """Forget a request that has been answered, was cancelled, or never will be answered."""
-        calls = self._calls.get(session.digest)
+        """Forget a request that has been answered, or never will be."""
+        calls = self._calls.get(session.context)
         if calls is not None and is_request_id(id):
             calls.pop(id, None)  # type: ignore[call-overload]
             if not calls:
-                del self._calls[session.digest]
+                del self._calls[session.context]
 
-    def is_open(self, session: Session, id: RequestId) -> bool:
-        """Whether a request of this process still waits for its answer."""
-        return id in self._calls.get(session.digest, ())
+    def cancel_call(self, session: Session, id: object) -> None:
+        """The client does not wait for this request's answer any more; it may use the id again."""
+        calls = self._calls.get(session.context)
+        if calls is not None and is_request_id(id) and id in calls:
+            calls[id] = False
+
+    def is_cancelled(self, session: Session, id: RequestId) -> bool:
+        """Whether the client cancelled this request, as far as this process knows."""
+        return self._calls.get(session.context, {}).get(id) is False
 
 
 def _unknown() -> UnknownSession:

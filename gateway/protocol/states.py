@@ -8,12 +8,14 @@ arguments: a state that was made for one call is refused with any other.
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
 
+from ..wire.strict import dumps
 from .errors import InvalidParams
 from .message import Call
 from .seal import KeyRing, SealBroken
@@ -35,7 +37,7 @@ class RequestStates:
 
     def seal(self, state: str, client: str, upstream: str, call: Call, params: Mapping[str, Any]) -> str:
         """The client's form of a state that the upstream gave in its answer to ``call``, sent with ``params``."""
-        text = orjson.dumps([int(self._clock() + self._lifetime), state])
+        text = dumps([int(self._clock() + self._lifetime), state])
         return self._ring.seal("state", _context(client, upstream, call, params), text)
 
     def open(self, sealed: Any, client: str, upstream: str, call: Call, params: Mapping[str, Any]) -> str:
@@ -58,5 +60,11 @@ def _refused() -> InvalidParams:
 
 def _context(client: str, upstream: str, call: Call, params: Mapping[str, Any]) -> tuple[str, ...]:
     own = {name: value for name, value in params.items() if name not in _OWN_MEMBERS}
-    digest = hashlib.sha256(orjson.dumps(own, option=orjson.OPT_SORT_KEYS)).hexdigest()
-    return (client, upstream, call.method, call.name or "", digest)
+    return (client, upstream, call.method, call.name or "", hashlib.sha256(_canonical(own)).hexdigest())
+
+
+def _canonical(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except orjson.JSONEncodeError:  # integers beyond 64 bits
+        return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()

@@ -1,9 +1,9 @@
 """Whose task is it?  A ledger of the tasks that servers started, by client.
 
 A server must bind a task to the caller that it was started for (rules 11.2, 11.5).  Behind a gateway every caller has
-the gateway's credentials, so the server sees one caller and its binding holds nothing (rule 9.3): whoever learns a task
-id could read its result, answer its questions or cancel it, and tasks/list shows everybody's.  The gateway is the only
-one that can tell callers apart, so it keeps the binding itself.
+the gateway's credentials, so the server sees one caller and its binding holds nothing (rules 9.2, 9.3): whoever learns
+a task id could read its result, answer its questions or cancel it, and tasks/list shows everybody's.  The gateway is
+the only one that can tell callers apart, so it keeps the binding itself.
 
 The ledger learns a task from the result that starts it, on its way to the client, and knows no other way.  A task that
 it does not know and a task of another client are the same thing to whoever asks: "unknown task", -32602.  A gateway

@@ -1,6 +1,6 @@
 """What an audit record says: its fields, in one place, and what of a message may be remembered.
 
-Values of arguments never enter a record; session ids, and names that nobody declared, only as digests.
+Values of arguments never enter a record; session ids, and names that nobody declared, only as digests (rule 9.8).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 
 import orjson
 
-__all__ = ["Arguments", "Event", "Found", "audit_name", "describe_arguments", "entry"]
+__all__ = ["MAX_FINDINGS", "Arguments", "Event", "Found", "audit_name", "describe_arguments", "entry"]
 
 Event = Literal[
     "request.accepted", "request.refused", "request.finished", "message.blocked", "started", "reloaded", "stopped",
@@ -22,7 +22,9 @@ Event = Literal[
 Arguments = tuple[Any, str]
 """Shape and digest, as :func:`describe_arguments` gives them."""
 
-_MAX_FINDINGS = 32
+# So many findings stand in a record; of the others it has the number.
+MAX_FINDINGS = 32
+
 _MAX_DEPTH = 4
 _MAX_MEMBERS = 16
 _MAX_ITEMS = 4
@@ -65,6 +67,7 @@ def entry(
     first: float | None = None,
     last: float | None = None,
     findings: Sequence[Found] = (),
+    more_findings: int = 0,
     outcome: str | None = None,
     status: int | None = None,
     code: int | None = None,
@@ -79,6 +82,7 @@ def entry(
     ``decision``  ``allow``, ``deny``, ``replace``, ``drop`` or ``block``; ``rule`` and ``key`` say what decided
     ``bytes_in``, ``bytes_out``  bytes of body from and to the client
     ``first``, ``last``  seconds from the request's head to the first and to the last byte of its answer
+    ``more_findings``  how many there were beside ``findings``
     ``status``    HTTP status of the answer, ``code`` its JSON-RPC error code
     ``remote``    the peer's address
     """
@@ -98,7 +102,7 @@ def entry(
         "arguments": None if arguments is None else {"shape": arguments[0], "digest": arguments[1]},
         "bytes": _pair("in", bytes_in, "out", bytes_out),
         "ms": _pair("first", _milliseconds(first), "last", _milliseconds(last)),
-        "findings": _findings(findings) if findings else None,
+        "findings": _findings(findings, more_findings) if findings else None,
         "outcome": outcome,
         "status": status,
         "code": code,
@@ -177,11 +181,12 @@ def _milliseconds(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 3)
 
 
-def _findings(findings: Sequence[Found]) -> list[dict[str, object]]:
+def _findings(findings: Sequence[Found], more: int) -> list[dict[str, object]]:
     listed: list[dict[str, object]] = [
         {"hook": found.hook, "rule": found.rule, "action": found.action, "place": found.place, "count": found.count}
-        for found in findings[:_MAX_FINDINGS]
+        for found in findings[:MAX_FINDINGS]
     ]
-    if len(findings) > _MAX_FINDINGS:
-        listed.append({"omitted": len(findings) - _MAX_FINDINGS})
+    more += max(0, len(findings) - MAX_FINDINGS)
+    if more:
+        listed.append({"omitted": more})
     return listed

@@ -17,6 +17,9 @@ __all__ = ["Admin"]
 # How long the result of reaching out to the upstreams is good for, in seconds: probes come often and from many places.
 FRESH = 2.0
 
+# Where nobody but this machine's programs gets at the port, and a browser's pages must not either.
+_LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
+
 
 class Admin:
     """Handles the requests of the admin port."""
@@ -24,10 +27,15 @@ class Admin:
     def __init__(self, site: Site, pools: Mapping[str, Pool]) -> None:
         self._site = site
         self._pools = pools
+        own = site.config.admin.host
+        self._is_private = own in _LOOPBACK
+        self._hosts = {*_LOOPBACK, own}
         self._lock = asyncio.Lock()
         self._checked: tuple[float, dict[str, bool]] | None = None
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        if self._is_private and _host_name(request) not in self._hosts:
+            return _json(421, {"error": "this Host is not served here"})  # a page whose name was bound to this address
         if request.method not in ("GET", "HEAD"):
             return _json(405, {"error": "the admin port has GET only"}, {"Allow": "GET, HEAD"})
         match request.raw_path.partition("?")[0]:
@@ -91,6 +99,13 @@ class Admin:
                 "sessions": len(self._site.sessions),
             },
         )
+
+
+def _host_name(request: web.BaseRequest) -> str:
+    """The Host field without its port and brackets."""
+    host = request.headers.get("Host", "").lower()
+    name, colon, port = host.rpartition(":")
+    return (name if colon and port.isdecimal() else host).strip("[]")
 
 
 def _json(status: int, document: Any, fields: Mapping[str, str] | None = None) -> web.Response:

@@ -1,16 +1,19 @@
 """What comes back from an upstream: its status and header fields, and its event stream, frame by frame.  Sans-IO.
 
-Unchanged frames pass byte for byte; a frame that a hook changed is written anew with the same event, id and retry.
+Unchanged frames pass byte for byte (rule 2.21); a frame that a hook changed is written anew with the same event, id and
+retry.
 """
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
 from ..guard.chain import Outcome
 from ..guard.hook import Verdict
+from ..guard.limits import Bucket
 from ..protocol import headers as fields_of
 from ..protocol.answers import Stream, Subscription, check_error, check_notification, check_result
 from ..protocol.errors import (
@@ -27,7 +30,7 @@ from ..protocol.revisions import LEGACY, SUPPORTED
 from ..protocol.sessions import Session
 from ..wire import sse
 from ..wire.envelope import Kind, RequestId, classify
-from ..wire.errors import PeerError
+from ..wire.errors import LimitExceeded, PeerError
 from ..wire.strict import Twins, dumps, parse
 from .exchange import EVENT_STREAM, JSON, Answer, Exchange, Forward, Reply
 from .gate import Head
@@ -41,6 +44,12 @@ EVENT_STREAM_FIELDS = {
     "Cache-Control": "no-cache, no-transform",
     "X-Accel-Buffering": "no",
 }
+
+# Frames without data in one read: an honest upstream sends one in a while, and each takes as long as a message.
+MAX_EMPTY = 1000
+
+# RFC 9110, 10.2.3: what is passed on of Retry-After.
+_SECONDS = re.compile(r"[0-9]{1,9}")
 
 # Statuses that mean something to an MCP client's own logic when they come from its server (rules 1.11, 3.7, 6.20).
 _TELLING = frozenset((400, 404, 405, 406, 409, 410, 413, 415, 422))
@@ -59,6 +68,8 @@ class AnsweredExchange(Exchange):
         self._subscription: Subscription | None = None
         # The parameters that went upstream with the client's request.
         self._params: dict[str, Any] = {}
+        # Each takes a connection: an upstream that asks without end is left without answers.
+        self._refusals = Bucket(60, 20)
         # What time it is, as far as the shell has said.
         self.now = now
         # An event with an id has passed: the client can come back for what it has not got (rule 5.3).
@@ -68,7 +79,7 @@ class AnsweredExchange(Exchange):
         """The media type of an answer whose framing is beyond doubt (aiohttp's response parser is lenient)."""
         if not 200 <= status <= 599:
             raise UpstreamProtocolError("the upstream's status is not one", reason="upstream-status")
-        if fields.getall("Transfer-Encoding", ["chunked"]) != ["chunked"]:
+        if [each.lower() for each in fields.getall("Transfer-Encoding", ())] not in ([], ["chunked"]):
             raise UpstreamProtocolError("the upstream's transfer coding is not chunked", reason="upstream-framing")
         if (fields.get("Content-Encoding") or "identity").lower() != "identity":
             raise UpstreamProtocolError("the upstream compressed its answer unasked", reason="upstream-encoding")
@@ -88,9 +99,8 @@ class AnsweredExchange(Exchange):
             )
         if status in (429, 503) and kind != JSON:
             wait = fields.get("Retry-After") or ""
-            raise UpstreamBusy(
-                "the upstream asks to come back later", headers={"Retry-After": wait} if wait.isdecimal() else None
-            )
+            known = {"Retry-After": wait} if _SECONDS.fullmatch(wait) else None
+            raise UpstreamBusy("the upstream asks to come back later", headers=known)
         if status == 404 and self.session is not None:
             self.site.sessions.forget(self.session)  # rule 3.7: the client must initialize again
         return kind
@@ -118,6 +128,10 @@ class AnsweredExchange(Exchange):
         taken, self.blocked_requests = self.blocked_requests, []
         return [Forward("POST", self._base_fields(), dumps(each)) for each in taken]
 
+    def cancellations(self) -> list[Forward]:
+        """What tells the upstream that the gateway has stopped waiting for its answers."""
+        return []
+
     def answer_head(self, status: int, fields: Fields, now: float) -> Answer | Reply:
         """The upstream's status and header fields: what to do with the body.  Raises UpstreamError."""
         raise NotImplementedError
@@ -129,18 +143,21 @@ class AnsweredExchange(Exchange):
         if self.first_byte is None:
             self.first_byte = now
         try:
-            self._frames.extend(self._decoder.feed(chunk))
+            frames = self._decoder.feed(chunk)
         except PeerError as error:
-            return self._broken(from_upstream(error))
-        return self._relay()
+            return self._counted(self._broken(from_upstream(error)))
+        if len(frames) > MAX_EMPTY and sum(not frame.data for frame in frames) > MAX_EMPTY:
+            flood = UpstreamProtocolError("the upstream floods its stream with empty events", reason="upstream-flood")
+            return self._counted(self._broken(flood))
+        self._frames.extend(frames)
+        return self._counted(self._relay())
 
     def resume_stream(self, verdict: Verdict | BaseException) -> bytes:
         """``resume`` for a hook that was asked about a message on a stream, and the frames that waited behind it."""
         data: bytes = self.resume(verdict) or b""
-        self.bytes_out += len(data)
         if self.pending is None:
             data += self._relay()
-        return data
+        return self._counted(data)
 
     def end(self) -> bytes:
         """The upstream's event stream has ended: what the client must still be told."""
@@ -167,23 +184,22 @@ class AnsweredExchange(Exchange):
         if broken is not None and not self.done and self.pending is None:
             # A limit that was exceeded behind the frames of this read.
             out.append(self._broken(from_upstream(broken)))
-        if not out:
-            return b""
-        data = out[0] if len(out) == 1 else b"".join(out)
+        return out[0] if len(out) == 1 else b"".join(out)
+
+    def _counted(self, data: bytes) -> bytes:
+        """Bytes that leave for the client now."""
         self.bytes_out += len(data)
         return data
 
     def _frame(self, frame: sse.Frame) -> bytes | None:
         """One frame of the upstream: what the client gets for it, or None while a hook is being asked."""
-        if frame.id is not None and self.bound is not None:
-            self._resumable = True
-        if not frame.data:
-            # Comments keep the line alive (rule 4.11); an id with empty data primes a stream (rule 4.3).
-            return self._write(frame, None)
         if frame.event not in (None, b"", b"message"):
             # Clients ignore event types that they do not know, so this would bypass the policy (rule 4.13).
             self.site.metrics.dropped_frame(self.upstream, "event-type")
             return self._move_on(frame)
+        if not frame.data:
+            # Comments keep the line alive (rule 4.11); an id with empty data primes a stream (rule 4.3).
+            return self._write(frame, None)
         try:
             document = parse(frame.data, self.site.json_limits, twins=Twins.PROTOCOL)
             if type(document) is list and document and self.revision is not None and self.revision.batches:
@@ -252,7 +268,12 @@ class AnsweredExchange(Exchange):
         self.site.tasks.learn(self.client, self.upstream, document, self.now)
 
     def _take_apart(self, frame: sse.Frame, batch: list[Any]) -> bytes:
-        """A batch (rule 4.9) becomes an event for each of its messages; the last one has the id."""
+        """A batch (rule 4.9) becomes an event for each of its messages; the last one has the id.  Raises PeerError."""
+        if len(batch) > self.site.config.limits.max_batch:
+            raise LimitExceeded("too-large", "a batch has too many messages", limit="limits.max_batch")
+        for each in batch:
+            if type(each) is list:
+                classify(each)  # raises: a batch within a batch would be written and read anew at each level
         parts = [sse.Frame(b"", dumps(each), frame.event) for each in batch]
         parts[-1].id, parts[-1].retry = frame.id, frame.retry
         for part in parts:
@@ -302,11 +323,14 @@ class AnsweredExchange(Exchange):
             except UpstreamError as error:
                 return self._broken(error)
             document = self._sealed(passed)
-            self._answer_out(message)
         elif self.bound is not None:
             document = self._with_own_ids(passed, self.bound)
         changed = rewritten or outcome.changed or document is not passed.document
-        return self._write(frame, document if changed else None)
+        data = self._write(frame, document if changed else None)
+        if message.is_response:
+            # Only now: what a hook made of it may be no JSON, and then it has not been answered.
+            self._answer_out(message)
+        return data
 
     def _with_own_ids(self, message: Message, bound: Session) -> dict[str, Any]:
         """A server's request with an id that says whose and what it is when the client's response brings it back; and
@@ -332,7 +356,7 @@ class AnsweredExchange(Exchange):
             assert error is not None and message.call is not None
             self._answer_out(message, error)
             return self._write(frame, error.to_document(message.call.id, self.request))
-        if message.kind is Kind.REQUEST and outcome.error is not None and message.id is not None:
+        if message.kind is Kind.REQUEST and outcome.error is not None and self._refusals.take(self.now) == 0.0:
             self.blocked_requests.append(outcome.error.to_document(message.id, self.request))
         return self._move_on(frame)
 
@@ -342,8 +366,12 @@ class AnsweredExchange(Exchange):
         ``document`` takes the place of the data.  An event id is bound to the session (rule 5.6).  Fields that the
         standard does not know, and ids with a NUL, are ignored by clients and judged by nobody: they do not pass.
         """
-        id = frame.id if frame.id is None or self.bound is None else self._own_event_id(self.bound, frame.id)
-        if document is not None or frame.unknown or (frame.id is None and b"\0" in frame.raw):
+        id = frame.id
+        if id is not None and self.bound is not None:
+            id = self._own_event_id(self.bound, id) if id else id
+            if id is not None:
+                self._resumable = id != b""  # an empty one takes the cursor away
+        if document is not None or frame.unknown or (id is None and (frame.id is not None or b"\0" in frame.raw)):
             data = dumps(document) if document is not None else frame.data
             if data is None and id is None and frame.retry is None:
                 return sse.comment()
@@ -352,7 +380,7 @@ class AnsweredExchange(Exchange):
             return sse.with_id(frame, id)
         return frame.raw
 
-    def _own_event_id(self, bound: Session, id: bytes) -> bytes:
+    def _own_event_id(self, bound: Session, id: bytes) -> bytes | None:
         return self.site.sessions.seal_event_id(bound, id, self.call)
 
     def _move_on(self, frame: sse.Frame) -> bytes:

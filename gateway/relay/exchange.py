@@ -31,7 +31,7 @@ from typing import Any, Literal
 
 from ..guard.chain import Outcome, Pending
 from ..guard.hook import Exchange as Context
-from ..guard.hook import Verdict
+from ..guard.hook import Finding, Verdict
 from ..guard.policy import upstream_allowed
 from ..protocol import modern
 from ..protocol.errors import (
@@ -48,7 +48,7 @@ from ..protocol.message import Call, Message
 from ..protocol.methods import METHODS
 from ..protocol.revisions import ASSUMED, SUPPORTED, Revision, revision
 from ..protocol.sessions import Session
-from ..record.entry import Event, audit_name, describe_arguments, entry
+from ..record.entry import MAX_FINDINGS, Event, audit_name, describe_arguments, entry
 from ..wire.envelope import Kind, RequestId
 from ..wire.strict import dumps
 from .gate import Admission, Head
@@ -120,7 +120,10 @@ class Exchange:
         self._method: str | None = None
         self._status: int | None = None
         self._then: Callable[[Outcome], Any] | None = None
+        self._findings: list[Finding] = []
+        self._more_findings = 0
         self._leave: Callable[[str], None] | None = None
+        self._places = 0
 
     # -- admission ----------------------------------------------------------------------------------------------------
 
@@ -195,6 +198,7 @@ class Exchange:
         else:
             concurrency.enter_stream(client, policy)
             self._leave = concurrency.leave_stream
+        self._places += 1
 
     # -- hooks --------------------------------------------------------------------------------------------------------
 
@@ -207,9 +211,20 @@ class Exchange:
         return self._settle(outcome, then)
 
     def _settle(self, outcome: Outcome, then: Callable[[Outcome], Any]) -> Any:
+        if self.context.findings:
+            self._keep_findings()
         if outcome.decision != "pass":
             self.site.metrics.decision(self.client, self.upstream, outcome.hook, outcome.decision)
         return then(outcome)
+
+    def _keep_findings(self) -> None:
+        """Count what hooks noted, and keep what a record has room for: a stream may bring findings without end."""
+        found, self.context.findings = self.context.findings, []
+        for finding in found:
+            self.site.metrics.finding(finding)
+        room = MAX_FINDINGS - len(self._findings)
+        self._findings += found[:room]
+        self._more_findings += max(0, len(found) - room)
 
     def resume(self, verdict: Verdict | BaseException) -> Any:
         """Go on with the verdict that ``pending`` was waiting for; an exception (a timeout too) is a Block.
@@ -271,7 +286,7 @@ class Exchange:
             if isinstance(error, MethodNotFound) and self.revision is not None and self.revision.stateless:
                 status = 404  # rule 6.22
             elif id is None:
-                status = 403  # a notification, a response or a GET cannot be answered in JSON-RPC (rule 2.9)
+                status = 403  # a notification, a response or a GET cannot be answered in JSON-RPC (rules 2.9, 10.5)
             else:
                 status = self.admission.policy.deny_status
         self._status = status
@@ -292,15 +307,15 @@ class Exchange:
             return
         self.closed = True
         if self._leave is not None and self.client is not None:
-            self._leave(self.client)
-        if self.outcome == "preflight":
+            for _ in range(self._places):
+                self._leave(self.client)
+        if self.outcome == "preflight" and self.error is None:
             return
         site = self.site
         error = self.error
         outcome = self.outcome or (None if error is None else error.reason) or outcome or "unanswered"
-        findings = self.context.findings if self.admission is not None else []
-        for finding in findings:
-            site.metrics.finding(finding)
+        if self.admission is not None:
+            self._keep_findings()
         first = None if self.first_byte is None else self.first_byte - self.started
         total = now - self.started
         if error is not None:
@@ -326,7 +341,8 @@ class Exchange:
             bytes_out=self.bytes_out,
             first=first,
             last=total,
-            findings=findings,
+            findings=self._findings,
+            more_findings=self._more_findings,
         )
         site.audit.write(record, required=False)
 

@@ -65,9 +65,13 @@ class Gate:
         self._tokens = Tokens(config.clients, config.policies)
         self._hosts = config.accepted_hosts
         self._max_header_size = config.limits.max_header_size
+        # One path for all HTTP methods (rules 1.1, 1.2).
         self._targets: dict[str, str] = {f"/{name}/mcp": name for name in config.upstreams}
         if config.default_upstream is not None:
             self._targets["/mcp"] = config.default_upstream
+            self._targets["/sse"] = config.default_upstream
+        # The HTTP+SSE transport; ``http_sse`` says what is at which of them.
+        self._targets.update((f"/{name}/{end}", name) for name in config.upstreams for end in ("sse", "messages"))
         own = {f"{scheme}://{host}" for host in self._hosts for scheme in ("http", "https")}
         self._origins = frozenset(config.listen.allowed_origins) | own
         self._origins_of = {
@@ -84,11 +88,12 @@ class Gate:
         if head.version not in ((1, 1), (1, 0)):
             raise BadRequest("HTTP/1.1 is spoken here", reason="http-version")
         codings = fields.getall("Transfer-Encoding", ())
-        if codings and (codings != ["chunked"] or head.version != (1, 1)):
+        if codings and ([each.lower() for each in codings] != ["chunked"] or head.version != (1, 1)):
             raise BadRequest("Transfer-Encoding must be chunked, once, in HTTP/1.1", reason="transfer-encoding")
         if fields.get("Upgrade") is not None:
             raise BadRequest("no other protocol is offered here: leave out Upgrade", reason="upgrade")
-        path, _, query = head.target.partition("?")
+        target = self._origin_form(head.target)
+        path, _, query = target.partition("?")
         hosts = fields.getall("Host", ())
         if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
             raise MisdirectedRequest("this Host is not served here", key="listen.hosts")
@@ -102,6 +107,16 @@ class Gate:
             raise HeaderTooLarge("the header fields are too large", key="limits.max_header_size")
         fields_of.check_single(fields)
         return upstream
+
+    def _origin_form(self, target: str) -> str:
+        """Path and query of a target, also of one in absolute form, if it names this server (RFC 9112 3.2.2)."""
+        if target.startswith("/"):
+            return target
+        scheme, separator, rest = target.partition("://")
+        authority, slash, path = rest.partition("/")
+        if separator and scheme.lower() in ("http", "https") and authority.lower() in self._hosts:
+            return slash + path
+        raise MisdirectedRequest("the request target names another server", key="listen.hosts")
 
     def preflight(self, head: Head) -> dict[str, str]:
         """Header fields of the answer to OPTIONS: a CORS preflight (Fetch standard), or just Allow."""

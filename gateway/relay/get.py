@@ -83,9 +83,10 @@ class Get(AnsweredExchange):
         return error
 
     def _owns_progress(self, token: object) -> bool:
-        return True  # whose stream it is was settled when it was opened
+        # Whose stream it is was settled when it was opened; but the stream of a server without sessions is everybody's.
+        return self._resumed is not None or super()._owns_progress(token)
 
-    def _own_event_id(self, bound: Session, id: bytes) -> bytes:
+    def _own_event_id(self, bound: Session, id: bytes) -> bytes | None:
         return self.site.sessions.seal_event_id(bound, id, self._resumed)
 
     def _call_of(self, id: RequestId | None, kind: Kind) -> Call | None:

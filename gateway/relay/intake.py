@@ -7,9 +7,12 @@ that are refused get their errors beside the answers of the others, refused noti
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ..guard.chain import Outcome
+from ..guard.hook import Verdict
 from ..identity.tokens import token_in_body
 from ..protocol import headers as fields_of
 from ..protocol import modern
@@ -31,6 +34,7 @@ from ..protocol.sessions import Session, not_asked
 from ..wire.envelope import Kind, RequestId, classify, is_request_id
 from ..wire.errors import PeerError
 from ..wire.incremental import Mark, Reader
+from ..wire.names import fold
 from ..wire.strict import Twins, dumps, parse
 from .answer import AnsweredExchange
 from .exchange import JSON, Forward, Reply
@@ -40,6 +44,19 @@ from .site import Site
 __all__ = ["Intake"]
 
 
+def _bare(member: str) -> str:
+    return fold(member.replace("_", "").replace("-", ""))
+
+
+# Members of params that something here decides by, and how the loosest servers would spell them: Go's parser knows no
+# case, and SDKs in Python take names with underscores as well.
+_MEMBERS = frozenset((
+    "_meta", "argument", "arguments", "capabilities", "cursor", "inputResponses", "name", "notifications",
+    "protocolVersion", "ref", "requestId", "requestState", "task", "taskId", "uri",
+))  # fmt: skip
+_BARE = frozenset(map(_bare, _MEMBERS))
+
+
 class Intake(AnsweredExchange):
     """Takes in what a client POSTs."""
 
@@ -47,7 +64,8 @@ class Intake(AnsweredExchange):
         super().__init__(site, head, request, now)
         # The client's requests that have no answer yet: one, or those of a batch.
         self.calls: dict[RequestId, Call] = {}
-        self._parts: list[bytes] = []
+        # The client's body; later the upstream's, where that is needed whole.
+        self._body = bytearray()
         self._reader: Reader | None = None
         self._judged_early = False
         self._tokens: list[RequestId] = []
@@ -56,6 +74,8 @@ class Intake(AnsweredExchange):
         self._passed: list[Message] = []
         self._refused: list[dict[str, Any]] = []
         self._opened: list[RequestId] = []
+        # Goes on with a batch when a hook that was asked about one of its messages has answered.
+        self._next: Callable[[], Any] | None = None
 
     # -- the client's message -----------------------------------------------------------------------------------------
 
@@ -63,7 +83,7 @@ class Intake(AnsweredExchange):
         """Bytes of the body; raises as soon as they are too many, not JSON, or their envelope is refused."""
         assert self.admission is not None
         self.bytes_in += len(chunk)
-        self._parts.append(chunk)
+        self._body += chunk
         if self.bytes_in > self.admission.max_body:
             raise RequestTooLarge(
                 f"the request is larger than {self.admission.max_body} bytes", key=self.admission.max_body_key
@@ -73,8 +93,7 @@ class Intake(AnsweredExchange):
                 self._reader.feed(chunk)
             elif self.bytes_in > self.site.config.limits.inline_message:
                 self._reader = Reader(self.site.json_limits, Twins.ANY, max_size=self.admission.max_body)
-                for part in self._parts:
-                    self._reader.feed(part)
+                self._reader.feed(bytes(self._body))
             else:
                 return
         except PeerError as error:
@@ -85,8 +104,8 @@ class Intake(AnsweredExchange):
     def _judge_early(self, reader: Reader) -> None:
         """Refuse a large request as soon as its envelope is known; what passes is judged again at the end."""
         method = reader.method
-        if method is Mark.UNKNOWN or not isinstance(method, str):
-            return
+        if not isinstance(method, str) or method == "completion/complete":
+            return  # what a completion is about is no string of its own
         member = METHODS[method].name if method in METHODS else None
         name = {"name": reader.name, "uri": reader.uri}.get(member or "")
         if name is Mark.UNKNOWN:
@@ -96,8 +115,11 @@ class Intake(AnsweredExchange):
         self._judged_early = True
         self._method = method
         document: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
+        known = METHODS.get(method)
         if is_request_id(reader.id):
             document["id"] = reader.id
+        elif reader.id is not Mark.UNKNOWN or known is None or known.kind is Kind.REQUEST:
+            document["id"] = 0  # it may come last
         if isinstance(name, str) and member is not None:
             document["params"] = {member: name}
         message = Message(classify(document), document, Sender.CLIENT)
@@ -107,9 +129,8 @@ class Intake(AnsweredExchange):
 
     def _early_id(self) -> RequestId | None:
         """The id, if the bytes that have come show one: a client that gets an answer without it waits for ever."""
-        if self._reader is None:
-            for part in self._parts:
-                self._read_on(part)
+        if self._reader is None and self._body:
+            self._read_on(bytes(self._body))
         reader = self._reader
         # Not of a response: its id is the server's, and would be taken for one of the client's own.
         if reader is not None and isinstance(reader.method, str):
@@ -134,7 +155,7 @@ class Intake(AnsweredExchange):
     def complete(self, now: float) -> Forward | Reply | None:
         """The body is all there: judge it.  None while a hook is being asked; a Reply where nothing is left to send;
         raises GatewayError for a refusal."""
-        body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        body = bytes(self._body)
         try:
             document = parse(body, self.site.json_limits, twins=Twins.ANY)
             if type(document) is list:
@@ -142,13 +163,13 @@ class Intake(AnsweredExchange):
             envelope = classify(document)
         except PeerError as error:
             raise from_client(error) from error
-        self._parts.clear()
+        self._body.clear()
         self._reader = None
         message = Message(envelope, document, Sender.CLIENT)
         self._method = envelope.method
-        self._check_message(message)
         if message.kind is Kind.REQUEST:
             self.call = self._call(message)
+        self._check_message(message)
         message = self._find_revision(message)
         self._check_rate(message, now)
         if message.is_response:
@@ -166,6 +187,10 @@ class Intake(AnsweredExchange):
     # -- checks -------------------------------------------------------------------------------------------------------
 
     def _check_message(self, message: Message) -> None:
+        if message.method in METHODS and not message.is_response:
+            for member in message.params:
+                if member not in _MEMBERS and _bare(member) in _BARE:
+                    raise BadRequest("params has a member in a spelling of its own", reason="folded-member")
         if token_in_body(message.document):
             raise AudienceError("credentials travel in the Authorization header only", reason="token-in-body")
         meta = message.params.get("_meta")
@@ -255,6 +280,9 @@ class Intake(AnsweredExchange):
         known = self.revision
         if message.kind is not Kind.NOTIFICATION or known is None or not known.stateless or message.method is None:
             return False
+        # A client cancels by closing its stream; an id that it names could be another client's at a shared upstream.
+        if message.method == "notifications/cancelled":
+            return True
         return message.method in METHODS and not exists(message.method, known)
 
     def _check_rate(self, message: Message, now: float) -> None:
@@ -307,8 +335,9 @@ class Intake(AnsweredExchange):
         return {**message.document, "params": {**message.params, "requestState": state}}
 
     def _forward(self, fields: dict[str, str], messages: list[Message], body: bytes) -> Forward:
-        """Take a place, write the record, and only then let it go."""
-        self._enter("stream" if self.is_listening else "call")
+        """Take a place for each request, write the record, and only then let it go."""
+        for _ in range(max(1, len(self.calls))):
+            self._enter("stream" if self.is_listening else "call")
         session = self.session
         if session is not None:
             for call in self.calls.values():
@@ -317,7 +346,7 @@ class Intake(AnsweredExchange):
         for message in messages:
             self._accept(message)
             if session is not None and message.method == "notifications/cancelled":
-                self.site.sessions.close_call(session, message.params.get("requestId"))
+                self.site.sessions.cancel_call(session, message.params.get("requestId"))
         return Forward("POST", fields, body)
 
     # -- batches ------------------------------------------------------------------------------------------------------
@@ -334,19 +363,20 @@ class Intake(AnsweredExchange):
         messages = [Message(classify(each), each, Sender.CLIENT) for each in batch]
         if not messages or len({each.is_response for each in messages}) > 1:
             raise BadRequest("a batch holds requests and notifications, or responses", reason="batch")  # rule 2.5
-        self._parts.clear()
+        self._body.clear()
         self._reader = None
         self._is_batch = True
         self._method = "batch"
+        for message in messages:
+            if message.kind is Kind.REQUEST:
+                if message.id in self.calls:
+                    raise BadRequest("two requests of this batch have the same id", reason="id-in-use")
+                self._call(message)
         self._check_upstream()
         for position, message in enumerate(messages):
             self._check_message(message)
             if message.method == "initialize":
                 raise BadRequest("initialize must not be part of a batch", reason="batch")  # rule 2.7
-            if message.kind is Kind.REQUEST:
-                if message.id in self.calls:
-                    raise BadRequest("two requests of this batch have the same id", reason="id-in-use")
-                self._call(message)
             if position:
                 # The first was charged with the HTTP request.
                 self.site.limiter.admit(self.admission.client, self.admission.policy_name, self.upstream, now)
@@ -357,15 +387,24 @@ class Intake(AnsweredExchange):
         return self._judge_next()
 
     def _judge_next(self) -> Forward | Reply | None:
-        if not self._waiting:
-            return self._forward_batch()
-        message = self._waiting.pop()
-        self.context.call = (
-            self.calls.get(message.id) if message.kind is Kind.REQUEST and message.id is not None else None
-        )
-        return self._judge(message, lambda outcome: self._sort_out(message, outcome))  # type: ignore[no-any-return]
+        self._next = self._judge_next
+        while self._waiting:
+            message = self._waiting.pop()
+            self.context.call = (
+                self.calls.get(message.id) if message.kind is Kind.REQUEST and message.id is not None else None
+            )
+            self._judge(message, partial(self._sort_out, message))
+            if self.pending is not None:
+                return None
+        self._next = None
+        return self._forward_batch()
 
-    def _sort_out(self, message: Message, outcome: Outcome) -> Forward | Reply | None:
+    def resume(self, verdict: Verdict | BaseException) -> Any:
+        """As for Exchange."""
+        result = super().resume(verdict)
+        return result if self.pending is not None or self._next is None else self._next()
+
+    def _sort_out(self, message: Message, outcome: Outcome) -> None:
         if outcome.message is not None:
             self._passed.append(outcome.message)
         else:
@@ -374,7 +413,6 @@ class Intake(AnsweredExchange):
                 error = outcome.error or Refusal("the message was withheld", reason="dropped")
                 self._refused.append(error.to_document(message.id, self.request))
                 del self.calls[message.id]
-        return self._judge_next()
 
     def _forward_batch(self) -> Forward | Reply:
         self.context.call = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from ..guard.chain import Outcome
@@ -25,7 +26,7 @@ from ..wire.envelope import Kind, RequestId, classify
 from ..wire.errors import PeerError
 from ..wire.strict import Twins, dumps, parse
 from .answer import EVENT_STREAM_FIELDS
-from .exchange import EVENT_STREAM, JSON, Answer, Reply, same_id
+from .exchange import EVENT_STREAM, JSON, Answer, Forward, Reply, same_id
 from .gate import Head
 from .intake import Intake
 from .site import Site
@@ -45,7 +46,7 @@ class Post(Intake):
         self._upstream_session: str | None = None
         self._opened_session: Session | None = None
         # The events of an answer to initialize, which are held until it is known what session they open.
-        self._held: bytes | None = None
+        self._held: bytearray | None = None
         self._answers: list[Any] = []
         self._unread: list[Any] = []
 
@@ -59,7 +60,7 @@ class Post(Intake):
             if status in (202, 204) or kind not in (JSON, EVENT_STREAM):
                 raise UpstreamProtocolError(
                     "the upstream answered a request with neither JSON nor an event stream",
-                    reason="upstream-media-type",
+                    reason="upstream-media-type",  # rule 2.11
                 )
             if self.call is not None and self.call.method == "initialize":
                 self._read_session(fields)
@@ -69,7 +70,7 @@ class Post(Intake):
             self._status = 200
             if self._upstream_session is None:
                 return Answer.STREAM
-            self._held = b""
+            self._held = bytearray()
             return Answer.COLLECT
         if kind == JSON:
             return Answer.COLLECT
@@ -86,8 +87,8 @@ class Post(Intake):
         return Reply(202)  # rule 2.9: no body
 
     def _error_document(self, error: GatewayError, id: RequestId | None) -> Any:
-        if not self._is_batch:
-            return error.to_document(id, self.request)
+        if not self._refused and not (self._is_batch and self.calls):
+            return error.to_document(id, self.request)  # of a batch, too, in which nobody waits for an answer
         return [*self._refused, *(error.to_document(each, self.request) for each in self.calls)]
 
     # -- sessions -----------------------------------------------------------------------------------------------------
@@ -130,7 +131,7 @@ class Post(Intake):
         if self._collected > limit:
             raise UpstreamTooLarge(f"the upstream's answer is larger than {limit} bytes", key="limits.max_message_size")
         if self._held is None:
-            self._parts.append(chunk)
+            self._body += chunk
         else:
             self._held += self.receive(chunk, now)
             self.enough = self.done
@@ -139,8 +140,8 @@ class Post(Intake):
         """What was to be collected is there; None while a hook is being asked.  Raises UpstreamError."""
         if self._held is not None:
             return self._finish_held()
-        body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        self._parts.clear()
+        body = bytes(self._body)
+        self._body.clear()
         try:
             document = parse(body, self.site.json_limits, twins=Twins.PROTOCOL)
             if type(document) is list and self._is_batch:
@@ -196,48 +197,51 @@ class Post(Intake):
         return outcome.error.to_document(message.call.id, self.request)
 
     def _finish_next(self) -> Reply | None:
-        """The next answer of a batch; at last all of them, with an error for each request that has none."""
-        if not self._unread:
-            error = UpstreamProtocolError("the upstream did not answer this request", reason="upstream-no-answer")
-            missing = [error.to_document(id, self.request) for id in self.calls]
-            self.calls.clear()
-            self.done = True
-            self.outcome = self.outcome or error.reason
-            self._status = 200
-            body = dumps([*self._refused, *self._answers, *missing])
-            self.bytes_out += len(body)
-            return Reply(200, {"Content-Type": JSON}, body)
-        document = self._unread.pop()
-        try:
-            envelope = classify(document)
-        except PeerError as error:
-            raise from_upstream(error) from error
-        call = self._call_of(envelope.id, envelope.kind)
-        if call is None or envelope.kind not in (Kind.RESULT, Kind.ERROR):
-            raise _not_for_this()
-        message = self._by_the_rules(Message(envelope, document, Sender.SERVER, call))
-        return self._judge(message, lambda outcome: self._keep_answer(message, outcome))  # type: ignore[no-any-return]
+        """The answers of a batch, one after the other; at last all of them, with an error for each request without."""
+        self._next = self._finish_next
+        while self._unread:
+            document = self._unread.pop()
+            try:
+                envelope = classify(document)
+            except PeerError as error:
+                raise from_upstream(error) from error
+            call = self._call_of(envelope.id, envelope.kind)
+            if call is None or envelope.kind not in (Kind.RESULT, Kind.ERROR):
+                raise _not_for_this()
+            message = self._by_the_rules(Message(envelope, document, Sender.SERVER, call))
+            self._judge(message, partial(self._keep_answer, message))
+            if self.pending is not None:
+                return None
+        self._next = None
+        lacking = UpstreamProtocolError("the upstream did not answer this request", reason="upstream-no-answer")
+        missing = [lacking.to_document(id, self.request) for id in self.calls]
+        body = dumps([*self._refused, *self._answers, *missing])
+        self.calls.clear()
+        self.done = True
+        self.outcome = self.outcome or lacking.reason
+        self._status = 200
+        self.bytes_out += len(body)
+        return Reply(200, {"Content-Type": JSON}, body)
 
-    def _keep_answer(self, message: Message, outcome: Outcome) -> Reply | None:
+    def _keep_answer(self, message: Message, outcome: Outcome) -> None:
         self._answers.append(self._answer_document(message, outcome))
         self.done = False
-        return self._finish_next()
 
     def _finish_held(self) -> Reply | None:
         assert self._held is not None
         if self.pending is None:
-            self._held += self._relay()
+            self._held += self._counted(self._relay())
         if self.pending is not None:
             return None
         self._held += self.end()
-        return Reply(200, {**EVENT_STREAM_FIELDS, **self.answer_fields}, self._held)
+        return Reply(200, {**EVENT_STREAM_FIELDS, **self.answer_fields}, bytes(self._held))
 
     def resume(self, verdict: Verdict | BaseException) -> Any:
         """As for Exchange."""
         result = super().resume(verdict)
         if self._held is None:
             return result
-        self._held += result or b""
+        self._held += self._counted(result or b"")
         return self._finish_held()
 
     # -- what belongs here --------------------------------------------------------------------------------------------
@@ -246,10 +250,11 @@ class Post(Intake):
         if not self._refused or self.done:
             return super()._relay()
         # A batch's refusals go first: the answers of the others may take their time.
-        errors = b"".join(sse.encode(dumps(each), event=b"message") for each in self._refused)
-        self._refused = []
-        self.bytes_out += len(errors)
-        return errors + super()._relay()
+        return self._refusals_out() + super()._relay()
+
+    def _refusals_out(self) -> bytes:
+        refused, self._refused = self._refused, []
+        return b"".join(sse.encode(dumps(each), event=b"message") for each in refused)
 
     def _owns_progress(self, token: object) -> bool:
         return any(same_id(token, each) for each in self._tokens) or super()._owns_progress(token)
@@ -301,12 +306,20 @@ class Post(Intake):
             self.outcome = "stream-ended"  # rule 7.9: the client listens again
             return b""
         session = self.session
-        if session is not None and not any(self.site.sessions.is_open(session, id) for id in self.calls):
+        if session is not None and all(self.site.sessions.is_cancelled(session, id) for id in self.calls):
             self.outcome = "cancelled"  # the client said so; nobody waits for an answer
-            return b""
-        return self._broken(
-            UpstreamProtocolError("the upstream's stream ended before the answer", reason="upstream-no-answer")
+            return self._counted(self._refusals_out())
+        error = UpstreamProtocolError("the upstream's stream ended before the answer", reason="upstream-no-answer")
+        return self._counted(self._broken(error))
+
+    def cancellations(self) -> list[Forward]:
+        """As for AnsweredExchange, in a session (rule 7.24); initialize, which has none yet, cannot be cancelled."""
+        if self.session is None:
+            return []
+        notes = (
+            {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}} for id in self.calls
         )
+        return [Forward("POST", self._base_fields(), dumps(note)) for note in notes]
 
     def _broken(self, error: GatewayError) -> bytes:
         if self.done:
@@ -315,9 +328,8 @@ class Post(Intake):
         self._frames.clear()
         self.error = error
         self.outcome = error.reason
-        data = b"".join(sse.encode(dumps(error.to_document(id, self.request)), event=b"message") for id in self.calls)
-        self.bytes_out += len(data)
-        return data
+        errors = (sse.encode(dumps(error.to_document(id, self.request)), event=b"message") for id in self.calls)
+        return self._refusals_out() + b"".join(errors)
 
     def fail(self, error: GatewayError) -> bytes:
         """The upstream failed after its stream had begun: the last events for the client.
@@ -327,7 +339,7 @@ class Post(Intake):
         if self._resumable and isinstance(error, UpstreamError):
             self.outcome = "resumable"
             return b""
-        return self._broken(error)
+        return self._counted(self._broken(error))
 
     def drain(self) -> bytes:
         """An error for a call; a subscription ends as its server would end it (rule 7.6)."""
@@ -341,14 +353,17 @@ class Post(Intake):
             self.outcome = "draining"
             assert self.call is not None
             result = {"resultType": "complete", "_meta": {modern.SUBSCRIPTION_ID: self.call.id}}
-            return sse.encode(dumps({"jsonrpc": "2.0", "id": self.call.id, "result": result}), event=b"message")
-        return self._broken(Draining("the gateway is stopping"))
+            document = {"jsonrpc": "2.0", "id": self.call.id, "result": result}
+            return self._counted(sse.encode(dumps(document), event=b"message"))
+        return self._counted(self._broken(Draining("the gateway is stopping")))
 
     def close(self, now: float, outcome: str | None = None) -> None:
-        if self.session is not None and not self._resumable:
-            # Without an event id nobody can come back for the answer.
+        if self.session is not None:
+            sessions = self.site.sessions
             for id in self._opened:
-                self.site.sessions.close_call(self.session, id)
+                # With an event id the client can come back for the answer, if it still wants one.
+                if self.done or not self._resumable or sessions.is_cancelled(self.session, id):
+                    sessions.close_call(self.session, id)
         super().close(now, outcome)
 
 

@@ -12,7 +12,7 @@ from aiohttp import web, web_response
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
-from ..protocol.errors import BadRequest, GatewayError, HeaderTooLarge
+from ..protocol.errors import BadRequest, GatewayError, HeaderTooLarge, InternalError
 from ..record.entry import entry
 from ..wire.strict import dumps
 from .site import Site
@@ -91,7 +91,8 @@ class _Connection(RequestHandler):
             return web.Response(status=500)  # nobody is there to read it
         if status == 500:
             _log.error("defect while handling a request", exc_info=exc)
-        if isinstance(exc, LineTooLong):
+            error = InternalError("the gateway failed")
+        elif isinstance(exc, LineTooLong):
             error = HeaderTooLarge("a header line is too long", key="limits.max_header_size")
         elif status == 400 and exc is not None and "header" in str(exc).lower() and "many" in str(exc).lower():
             error = HeaderTooLarge("there are too many header fields", key="limits.max_header_count")

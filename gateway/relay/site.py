@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..guard.chain import Chain, build
 from ..guard.limits import Concurrency, Limiter
 from ..protocol.params import ToolHeaders
-from ..protocol.revisions import between
+from ..protocol.revisions import LEGACY, between
 from ..protocol.seal import KeyRing
 from ..protocol.sessions import Sessions
 from ..protocol.states import RequestStates
@@ -72,7 +72,10 @@ class Site:
             tasks=TaskOwners(limits.max_tasks, config.sealing.session_lifetime),
             revisions={
                 (policy_name, upstream_name): between(
-                    (policy.min_revision, policy.max_revision), (upstream.min_revision, upstream.max_revision)
+                    (policy.min_revision, policy.max_revision),
+                    (upstream.min_revision, upstream.max_revision),
+                    # HTTP+SSE is a session by itself.
+                    (None, LEGACY[-1] if upstream.transport == "sse" else None),
                 )
                 for policy_name, policy in config.policies.items()
                 for upstream_name, upstream in config.upstreams.items()

@@ -1,9 +1,10 @@
 """The way to one upstream: two pooled client sessions, one for calls and one for long streams.
 
 Every setting departs from aiohttp's default for a reason: no cookies (the default jar carries one caller's cookie into
-another's request), no redirects (a 302 would turn a POST into a GET and carry headers elsewhere), no decompression (a
-small bomb grows without bound), no total timeout (300 s would end every stream), no retry of GET and DELETE, and our
-own count of what is in use, because a pool that waits for a free slot waits where no deadline of ours can see it.
+another's request), no redirects (a 302 would turn a POST into a GET and carry headers elsewhere; rule 9.1), no
+decompression (a small bomb grows without bound), no total timeout (300 s would end every stream), no retry of GET and
+DELETE, and our own count of what is in use, because a pool that waits for a free slot waits where no deadline of ours
+can see it.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import asyncio
 import select
 import ssl
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import aiohttp
-from aiohttp import ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
+from aiohttp import ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
+from multidict import MultiMapping
 from yarl import URL
 
 from .. import __version__
@@ -27,7 +29,7 @@ from .exchange import Forward
 if TYPE_CHECKING:
     from ..config import Limits, Upstream
 
-__all__ = ["Connector", "Pool", "blame"]
+__all__ = ["Connector", "Content", "Pool", "UpstreamAnswer", "blame"]
 
 # What one read of an answer may bring at most (twice this): larger reads hold up the loop while they are parsed.
 READ_SIZE = 64 * 1024
@@ -63,8 +65,48 @@ def _readable(transport: asyncio.Transport | None) -> bool:
     return bool(poll.poll(0))
 
 
+class Content(Protocol):
+    """The body of an answer, as aiohttp's StreamReader has it."""
+
+    def at_eof(self) -> bool:
+        """Whether all of it has been read."""
+
+    def read_nowait(self, n: int) -> bytes:
+        """What is there (-1), b"" for nothing yet."""
+
+    async def readany(self) -> bytes:
+        """What is there, at least a byte; b"" at the end."""
+
+
+class UpstreamAnswer(Protocol):
+    """An upstream's answer whose head is there, as aiohttp's ClientResponse has it."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+
+    @property
+    def headers(self) -> MultiMapping[str]:
+        """The header fields."""
+
+    @property
+    def content(self) -> Content:
+        """The body."""
+
+    def close(self) -> None:
+        """Give it up, and its connection."""
+
+    def release(self) -> Any:
+        """Its connection may be used again."""
+
+
 class Pool:
-    """Opens requests to one upstream.  ``calls`` and ``streams`` count what is under way."""
+    """Opens requests to one upstream.  ``calls`` and ``streams`` count what is under way.
+
+    ``stateless`` says whether the upstream can be spoken to in revisions without sessions at all.
+    """
+
+    stateless = True
 
     def __init__(self, name: str, upstream: Upstream, limits: Limits) -> None:
         self.name = name
@@ -73,7 +115,7 @@ class Pool:
         self._upstream = upstream
         self._url = URL(upstream.url, encoded=True)
         self._limits = limits
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._calls_session = self._session()
         self._streams_session = self._session()
         self._fields = {
@@ -135,7 +177,7 @@ class Pool:
         else:
             self.calls -= 1
 
-    async def open(self, forward: Forward, stream: bool) -> ClientResponse:
+    async def open(self, forward: Forward, stream: bool) -> UpstreamAnswer:
         """Send a request; returns once the head of the answer is there.  Raises what ``blame`` understands."""
         session = self._streams_session if stream else self._calls_session
         fields = {**self._fields, **forward.fields}
@@ -145,14 +187,14 @@ class Pool:
             forward.method, self._url, data=forward.body, headers=fields, allow_redirects=False
         )
 
-    def finish(self, response: ClientResponse) -> None:
+    def finish(self, response: UpstreamAnswer) -> None:
         """Done with a response: its connection goes back to the pool if its end is there, or comes within a second."""
         if response.content.at_eof():
             response.release()
         else:
             self.later(self._linger(response))
 
-    async def _linger(self, response: ClientResponse) -> None:
+    async def _linger(self, response: UpstreamAnswer) -> None:
         try:
             async with asyncio.timeout(LINGER):
                 while await response.content.readany():
@@ -164,11 +206,12 @@ class Pool:
             response.close()
             raise
 
-    def later(self, work: Any) -> None:
+    def later(self, work: Any) -> asyncio.Task[Any]:
         """Run a coroutine beside the exchanges; ``close`` cancels and awaits it."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def send_quietly(self, forward: Forward, failed: Callable[[BaseException], None]) -> None:
         """Send a message that nobody waits for; ``failed`` is told of an error."""

@@ -1,4 +1,4 @@
-"""Server-sent events as bytes: the WHATWG event stream format, decoded push by push, and encoded.
+"""Server-sent events as bytes: the WHATWG event stream format (rule 4.12), decoded push by push, and encoded.
 
 A decoder for a relay has two duties that a browser's does not have.  It keeps the exact bytes of every frame, so that
 a frame which nobody changed leaves as it came.  And it never waits: a blank line ends its frame at once, even when it

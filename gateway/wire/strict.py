@@ -1,9 +1,9 @@
 """JSON text that every parser reads in the same way, or an error.
 
 Peers use many parsers, and where two of them differ, one side of the gateway can be shown another message than the
-other: the first or the last of two equal members, names that differ in case, a lone surrogate, 1e400, a byte order
-mark.  None of that is accepted, in either direction.  What is accepted means the same to json, orjson, jiter and
-JavaScript; only integers beyond 2^53 may still be read with more or less precision.
+other: the first or the last of two equal members, names that differ in case, a lone surrogate, 1e400, a byte order mark
+(rules 2.4, 2.19, 2.20).  None of that is accepted, in either direction.  What is accepted means the same to json,
+orjson, jiter and JavaScript; only integers beyond 2^53 may still be read with more or less precision.
 
 ``jiter`` does most of the work, at C speed.  The rest is done around it, cheapest first, so that an ordinary call of a
 few hundred bytes costs a few microseconds: see the comments at each step.  All of it is linear and nothing recurses.

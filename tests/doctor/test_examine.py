@@ -214,9 +214,9 @@ class SseServer(ScriptedUpstream):
             },
             "tools/list": {"tools": [{"name": "a", "inputSchema": {"type": "object"}}]},
         }
-        super().__init__(self._play, path="/sse", **script)
+        super().__init__(self._speak, path="/sse", **script)
 
-    async def _play(self, received: Received) -> Any:
+    async def _speak(self, received: Received) -> Any:
         if received.method == "POST" and received.target.startswith("/message"):
             if received.id is not None:
                 result = self._results[received.rpc_method or ""]
@@ -265,9 +265,18 @@ async def test_nobody_listens() -> None:
 
 
 async def test_a_name_that_does_not_resolve() -> None:
-    report = await doctor("http://nowhere.invalid/mcp")
+    report = await doctor(f"http://{'x' * 64}.invalid/mcp")  # a label too long: no resolver is asked
     assert not report.servable
     assert "does not resolve" in problems(report)[0]
+
+
+async def test_tls_where_there_is_none() -> None:
+    async with ScriptedUpstream({}, on_connect=[Send(b"HTTP/1.1 400 Bad Request\r\n\r\n")]) as server:
+        report = await doctor(server.url.replace("http:", "https:"))
+    assert not report.servable
+    [(level, text)] = said(report, "tls")
+    assert level == "problem"
+    assert "is it plain http?" in text
 
 
 @pytest.mark.parametrize(

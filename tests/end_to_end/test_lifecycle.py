@@ -8,12 +8,15 @@ import json
 import aiohttp
 import pytest
 
+from gateway.app import Gateway
+from gateway.config.load import validate
 from gateway.harness.client import request
 from gateway.harness.mcp_server import ScriptedMcp
 from gateway.harness.script import Event, Hang, Head, answer_with
 from gateway.harness.upstream import ScriptedUpstream, unused_port
+from gateway.protocol.errors import AuditUnavailable
 
-from .conftest import until
+from .conftest import configuration, until
 
 SLOW = request("tools/call", {"name": "slow", "arguments": {"until": "go"}}, id=7)
 
@@ -42,6 +45,24 @@ async def test_admin_port(serve):
         assert 'mcpgw_calls_total{client="alice",method="tools/call",outcome="answered",upstream="up"} 1.0' in body
         assert (await fetch(gateway, "/nothing"))[0] == 404
         assert (await fetch(gateway, "/up/mcp"))[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("127.0.0.1:9090", 200),
+        ("[::1]:9090", 200),
+        ("evil.example", 421),
+        ("evil.example:9090", 421),
+    ],
+)
+async def test_pages_of_a_browser_do_not_read_the_admin_port(serve, host, status):
+    """DNS rebinding: the page's own name leads to this address, and the browser says so in Host."""
+    gateway = await serve(f"http://127.0.0.1:{unused_port()}/mcp")
+    url = gateway.gateway.admin_url + "/healthz"
+    async with aiohttp.ClientSession() as session, session.get(url, headers={"Host": host}) as response:
+        assert response.status == status
 
 
 async def test_not_ready_without_an_upstream(serve):
@@ -102,3 +123,15 @@ async def test_start_and_stop_are_recorded(serve, tmp_path):
         gateway = await serve(upstream.url)
         await gateway.gateway.__aexit__(None, None, None)
         assert [each["event"] for each in gateway.audit()] == ["started", "stopped"]
+
+
+async def test_it_does_not_start_without_a_record(tmp_path):
+    """And leaves no port open behind it."""
+    (tmp_path / "file").write_text("")
+    config = validate(configuration(tmp_path / "file" / "audit.jsonl", {"up": "http://127.0.0.1:9/mcp"}), source="test")
+    gateway = Gateway(config)
+    with pytest.raises(AuditUnavailable):
+        await gateway.__aenter__()
+    for port in (gateway.config.listen.port, gateway.config.admin.port):
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)

@@ -156,6 +156,7 @@ CASES: dict[str, tuple[Any, dict[str, Any], int, int, str, str | None]] = {
 
 @pytest.mark.parametrize("case", CASES)
 async def test_refused(serve, case):
+    """Rules 2.2, 2.3, 2.4, 2.12, 2.15, 2.18, 2.19, 2.22, and 10.1, 10.2, 10.4, 10.6, 10.8, 10.9, 10.12."""
     message, build, status, code, reason, key = CASES[case]
     async with ScriptedMcp() as upstream:
         gateway = await serve(upstream.url, policies={"all": {"max_request_size": "4KiB"}})
@@ -184,6 +185,7 @@ async def test_refused(serve, case):
 
 
 async def test_401_carries_a_challenge(serve):
+    """Rules 8.1, 8.9 and 10.2."""
     async with ScriptedMcp() as upstream:
         gateway = await serve(upstream.url)
         async with gateway.client("") as client:
@@ -196,6 +198,7 @@ async def test_401_carries_a_challenge(serve):
 
 
 async def test_rate_limit(serve):
+    """Rules 9.7 and 10.12."""
     async with ScriptedMcp() as upstream:
         gateway = await serve(upstream.url, policies={"all": {"max_requests_per_minute": 6, "burst": 2}})
         async with gateway.client() as client:
@@ -265,6 +268,7 @@ async def test_upstream_not_allowed(serve):
 
 
 async def test_deny_status_403(serve):
+    """Rule 10.4."""
     async with ScriptedMcp() as upstream:
         gateway = await serve(upstream.url, policies={"all": {"deny_status": 403}})
         async with gateway.client() as client:
@@ -311,6 +315,7 @@ async def test_only_the_endpoints_are_there(serve, target):
 
 
 async def test_tokens_in_the_query_are_refused(serve):
+    """Rule 8.11."""
     async with ScriptedMcp() as upstream:
         gateway = await serve(upstream.url)
         async with gateway.client() as client:
@@ -347,7 +352,7 @@ RAW: dict[str, tuple[str, tuple[int, ...]]] = {
     "HTTP/2.0": ("POST /mcp HTTP/2.0\r\nHost: {host}\r\nContent-Length: 0\r\n\r\n", (400,)),
     "no host": ("POST /mcp HTTP/1.1\r\nContent-Length: 0\r\n\r\n", (400, 421)),
     "two hosts": ("POST /mcp HTTP/1.1\r\nHost: {host}\r\nHost: {host}\r\nContent-Length: 0\r\n\r\n", (400,)),
-    "absolute target": ("POST http://evil.example/mcp HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n\r\n", (404,)),
+    "absolute target": ("POST http://evil.example/mcp HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n\r\n", (421,)),
     "upgrade": ("GET /mcp HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", (400,)),
     "bare LF": ("POST /mcp HTTP/1.1\nHost: {host}\n\n", (400,)),
     "long header": ("POST /mcp HTTP/1.1\r\nHost: {host}\r\nX: " + "a" * 40_000 + "\r\n\r\n", (431,)),
@@ -374,6 +379,17 @@ async def test_http_that_cannot_be_relied_on(serve, case):
             assert response.header("server") == "mcpgw"
         assert not upstream.requests
         assert [each["event"] for each in gateway.records()] == ["request.refused"]
+
+
+async def test_an_absolute_target_that_names_this_server(serve):
+    """RFC 9112 3.2.2: a server must accept it, though only clients of forward proxies send it."""
+    async with ScriptedMcp() as upstream:
+        gateway = await serve(upstream.url)
+        async with gateway.client() as client:
+            data = client.build(ECHO, modern=True).replace(
+                b"POST /", b"POST http://" + client.authority.encode() + b"/", 1
+            )
+            assert (await (await client.exchange(data)).answer())["id"] == 7
 
 
 async def test_a_header_that_does_not_end(serve):
@@ -501,6 +517,7 @@ async def test_no_record_no_call(serve, tmp_path):
 
 
 async def test_the_audit_holds_no_values(serve):
+    """Rule 9.8."""
     async with ScriptedMcp() as upstream:
         gateway = await serve(upstream.url)
         async with gateway.client() as client:

@@ -52,6 +52,7 @@ def of_call(script: Any) -> dict[str, Any]:
 
 
 async def test_a_json_answer_passes_byte_for_byte(serve):
+    """Rules 2.11 and 2.21."""
     body = b'{ "result" : {"content":[], "n": 1.0, "big":12345678901234567890,"e":"\\u0041"}, "id":7,"jsonrpc":"2.0"}'
     async with (
         ScriptedUpstream(of_call(answer_with(Json(body)))) as upstream,
@@ -64,6 +65,7 @@ async def test_a_json_answer_passes_byte_for_byte(serve):
 
 
 async def test_events_pass_byte_for_byte(serve):
+    """Rules 2.21, 4.10 and 4.12."""
     raw = (
         b": hello\n\n"
         b"retry: 500\r\ndata:\r\n\r\n"
@@ -131,6 +133,7 @@ async def test_a_request_is_written_anew(serve):
 
 
 async def test_headers_travel_by_allow_list(serve):
+    """Rules 2.2 and 8.12: the caller's token ends here, the upstream's own takes its place."""
     async with ScriptedUpstream(
         of_call(json_answer({}, headers={"Set-Cookie": "a=b", "X-Secret": "1", "Server": "x"}))
     ) as upstream:
@@ -191,6 +194,7 @@ async def test_progress_arrives_while_the_call_is_open(serve):
 
 @pytest.mark.parametrize(("tool", "kind"), [("elicit", "elicitation/create"), ("sample", "sampling/createMessage")])
 async def test_a_question_in_mid_call_is_answered_by_another_post(serve, tool, kind):
+    """Rule 4.1."""
     async with ScriptedMcp() as upstream:
         gateway = await serve(upstream.url)
         async with gateway.client() as client:
@@ -215,6 +219,7 @@ async def test_a_question_in_mid_call_is_answered_by_another_post(serve, tool, k
 
 
 async def test_a_question_that_the_client_cannot_answer_is_refused_for_it(serve):
+    """Rule 3.3."""
     async with ScriptedMcp() as upstream:
         gateway = await serve(upstream.url)
         async with gateway.client() as client:
@@ -226,6 +231,7 @@ async def test_a_question_that_the_client_cannot_answer_is_refused_for_it(serve)
 
 
 async def test_keep_alive_comments_between_events(serve):
+    """Rule 4.11."""
     script = of_call(answer_with(STREAM_HEAD, WaitFor("quiet"), Event(answer()), End()))
     async with ScriptedUpstream(script) as upstream:
         gateway = await serve(upstream.url, limits={"keepalive_interval": "50ms"})
@@ -315,6 +321,7 @@ FAULTS: dict[str, tuple[Any, int, int, str]] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_each_fault_of_the_upstream_gets_one_answer(serve, fault):
+    """Rules 2.11, 2.14, 5.8, 9.1 and 10.11."""
     script, status, code, reason = FAULTS[fault]
     async with ScriptedUpstream({"tools/call": script, "ping": json_answer({})}) as upstream:
         gateway = await serve(upstream.url, limits={"max_message_size": "256KiB"})
@@ -378,6 +385,7 @@ STREAM_FAULTS: dict[str, tuple[tuple[Any, ...], str]] = {
 
 @pytest.mark.parametrize("fault", STREAM_FAULTS)
 async def test_each_fault_within_a_stream_gets_one_answer(serve, fault):
+    """Rules 2.14, 4.2 and 4.5."""
     steps, reason = STREAM_FAULTS[fault]
     async with ScriptedUpstream(of_call(answer_with(STREAM_HEAD, Event(GOOD), *steps))) as upstream:
         gateway = await serve(upstream.url, limits={"max_message_size": "256KiB", "idle_timeout": "300ms"})
@@ -409,6 +417,7 @@ async def test_a_stream_that_can_be_resumed_is_just_closed(serve):
 
 
 async def test_errors_without_an_id_get_the_clients(serve):
+    """Rules 2.15 and 10.13."""
     body = b'{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"bad"}}'
     async with (
         ScriptedUpstream(of_call(answer_with(Json(body, 400)))) as upstream,
@@ -491,6 +500,7 @@ async def test_a_client_that_does_not_read_stops_the_upstream(serve):
 
 
 async def test_a_session_belongs_to_its_caller(serve):
+    """Rules 3.7, 3.8 and 3.13."""
     async with ScriptedMcp() as upstream:
         gateway = await serve(upstream.url)
         async with gateway.client() as alice, gateway.client(BOB) as bob:
@@ -518,6 +528,7 @@ async def test_a_session_belongs_to_its_caller(serve):
 
 
 async def test_the_negotiated_revision_holds(serve):
+    """Rule 3.10."""
     async with ScriptedMcp() as upstream:
         gateway = await serve(upstream.url)
         async with gateway.client() as client:
@@ -603,6 +614,7 @@ async def test_a_stateless_call(serve):
     ],
 )
 async def test_mirrored_headers_must_agree_with_the_body(serve, headers, code):
+    """Rules 6.2, 6.5, 6.6, 6.8, 6.10 and 6.11."""
     async with ScriptedMcp() as upstream:
         gateway = await serve(upstream.url)
         async with gateway.client() as client:
@@ -613,6 +625,7 @@ async def test_mirrored_headers_must_agree_with_the_body(serve, headers, code):
 
 
 async def test_an_unknown_revision_is_refused_with_what_is_supported(serve):
+    """Rule 6.3."""
     async with ScriptedMcp() as upstream:
         gateway = await serve(upstream.url)
         async with gateway.client() as client:

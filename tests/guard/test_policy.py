@@ -223,6 +223,7 @@ def test_completion_results_pass() -> None:
 
 
 def test_lists_hold_what_the_client_may_use_in_their_order() -> None:
+    """Rule 7.21."""
     tools = [{"name": name, "x": 1} for name in ("delete_repo", "echo", "get_we\u0430ther", "get_weather")] + [7, {}]
     at = exchange(ALICE)
     verdict = PolicyHook().on_message(
@@ -250,6 +251,7 @@ def test_all_lists_are_filtered(method: str, member: str, name: str, kept: str, 
 
 
 def test_a_page_without_anything_to_remove_is_private_too() -> None:
+    """Rule 7.19."""
     page: dict[str, Any] = {"tools": [{"name": "echo"}], "cacheScope": "public"}
     verdict = judge(result("tools/list", **page))
     assert isinstance(verdict, Replace)
@@ -339,6 +341,7 @@ def test_input_requests_in_another_form_are_withheld(body: dict[str, Any]) -> No
 
 
 def test_an_error_that_asks_to_open_urls_is_judged_as_an_elicitation() -> None:
+    """Rules 7.23 and 9.5."""
     ask = error(-32042, "open", {"elicitations": [URL]})
     assert judge(ask, elicitation={"url": {}}) is PASS
     assert isinstance(judge(ask, elicitation={}), Block)

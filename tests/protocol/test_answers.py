@@ -268,6 +268,7 @@ def subscription(wanted: Any = None, id: Any = 1, acknowledged: bool = True) -> 
 
 
 def test_the_acknowledgement_comes_first_and_once() -> None:
+    """Rule 7.7."""
     opened = subscription(acknowledged=False)
     assert not opened.admits("notifications/tools/list_changed", named())
     assert not opened.admits(ACKNOWLEDGED, named("1"))
@@ -280,6 +281,7 @@ def test_the_acknowledgement_comes_first_and_once() -> None:
 
 @pytest.mark.parametrize("id", [1, 0, -1, "1", "", "a"])
 def test_every_message_names_the_subscription(id: Any) -> None:
+    """Rule 7.7."""
     for told in (1, 0, -1, "1", "", "a", True, False, None, 1.0):
         same = type(told) is type(id) and told == id
         assert subscription(id=id).admits("notifications/tools/list_changed", named(told)) is same
@@ -308,6 +310,7 @@ def test_every_message_names_the_subscription(id: Any) -> None:
     ],
 )
 def test_only_what_was_subscribed_to(method: str, params: dict[str, Any], passes: bool) -> None:
+    """Rule 7.8."""
     assert subscription().admits(method, named(**params)) is passes
     request = {"notifications": WANTED}
     listen = Call(1, "subscriptions/listen")

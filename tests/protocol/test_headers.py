@@ -53,6 +53,7 @@ def test_mirrored_headers():
 
 
 def test_params_are_forwarded_and_the_rest_is_not():
+    """Rule 6.14."""
     fields = CIMultiDict({"mcp-param-City": "Oslo", "X-Other": "1", "Mcp-Session-Id": "s"})
     assert headers.param_fields(fields) == {"mcp-param-City": "Oslo"}
     with pytest.raises(HeaderMismatch):
@@ -78,6 +79,7 @@ def test_params_are_forwarded_and_the_rest_is_not():
     ],
 )
 def test_accept(accept, accepted):
+    """Rule 2.2."""
     fields = CIMultiDict({"Accept": accept})
     if accepted:
         headers.check_accept(fields, "application/json", "text/event-stream")
@@ -99,6 +101,7 @@ def test_accept(accept, accepted):
     ],
 )
 def test_content_type(value, accepted):
+    """Rules 2.3 and 2.22."""
     fields = CIMultiDict({"Content-Type": value})
     if accepted:
         headers.check_content_type(fields)
@@ -109,6 +112,7 @@ def test_content_type(value, accepted):
 
 @pytest.mark.parametrize("name", headers.SINGLE_FIELDS)
 def test_fields_that_may_stand_once(name):
+    """Rule 6.18."""
     fields = CIMultiDict([(name, "a"), (name.lower(), "a")])
     with pytest.raises(HeaderMismatch):
         headers.check_single(fields)
@@ -119,4 +123,5 @@ def test_fields_that_may_stand_once(name):
     [("abc", True), ("!~", True), ("", False), ("a b", False), ("a\x7f", False), ("é", False), ("x" * 2000, False)],
 )
 def test_session_ids(id, valid):
+    """Rule 3.4."""
     assert headers.is_session_id(id) is valid

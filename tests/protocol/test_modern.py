@@ -41,6 +41,7 @@ def test_a_correct_request():
     ],
 )
 def test_the_order_of_the_checks(meta, fields, error):
+    """Rule 6.4."""
     with pytest.raises(error):
         modern.check_request(CIMultiDict(fields), "tools/list", {} if meta is None else {"_meta": meta})
 
@@ -59,6 +60,7 @@ def test_the_order_of_the_checks(meta, fields, error):
     ],
 )
 def test_the_era_is_read_from_header_and_body(header, params, is_modern):
+    """Rules 6.24 and 6.25."""
     assert modern.speaks_modern(header, params) is is_modern
 
 

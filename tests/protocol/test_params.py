@@ -76,6 +76,7 @@ def annotated(**schema: Any) -> dict[str, Any]:
     ],
 )
 def test_a_tool_with_an_invalid_annotation_is_left_out(schema: Any) -> None:
+    """Rule 6.17."""
     headers = known(tool("bad"))
     assert headers.learn(listing(tool("good"), tool("bad", schema))) == ["bad"]
     # It was valid before; nothing is checked or made by what it was.
@@ -168,6 +169,7 @@ def test_the_official_sdk_agrees_on_what_is_invalid(schema: Any) -> None:
     ],
 )
 def test_fields_that_say_what_the_arguments_say(fields: dict[str, str], arguments: Any) -> None:
+    """Rules 6.15 and 6.16."""
     known().check(CIMultiDict(fields), "sql", arguments)
 
 
@@ -202,6 +204,7 @@ def test_fields_that_say_what_the_arguments_say(fields: dict[str, str], argument
     ],
 )
 def test_fields_that_contradict_the_arguments(fields: dict[str, str], arguments: Any) -> None:
+    """Rules 6.10, 6.15 and 6.16."""
     with pytest.raises(HeaderMismatch):
         known().check(CIMultiDict(fields), "sql", arguments)
 
@@ -259,6 +262,7 @@ def test_what_is_made_is_what_is_accepted(schema: Any, arguments: Any) -> None:
 
 
 def test_what_goes_upstream_is_made_from_the_arguments() -> None:
+    """Rule 6.19."""
     fields = CIMultiDict({"mcp-param-REGION": "old", "Mcp-Param-Other": "x", "Mcp-Param-Dry": "true", "X-Region": "y"})
     arguments = {"region": "neu ö", "count": 7.0, "dry": None}
     assert known().emit(fields, "sql", arguments) == {

@@ -30,6 +30,7 @@ def bind(live: Sessions, id: str = "abc") -> Session:
 
 
 def test_a_session_answers_to_its_caller_only():
+    """Rules 3.7 and 3.13."""
     live, _ = sessions()
     session = bind(live)
     assert "abc" not in session.id
@@ -84,8 +85,9 @@ def test_what_is_remembered_is_bounded():
     assert len(live) == 3
     for number in range(2 * MAX_OPEN):
         live.open_call(session, Call(f"n{number}", "ping"))
-    assert live.is_open(session, f"n{2 * MAX_OPEN - 1}")
-    assert not live.is_open(session, "n0")
+    live.open_call(session, Call("n0", "ping"))  # forgotten, so that it can be used again
+    with pytest.raises(BadRequest):
+        live.open_call(session, Call(f"n{2 * MAX_OPEN - 1}", "ping"))
 
 
 @pytest.mark.parametrize("id", ["", "with space", "line\nbreak", "\x00", "x" * 2000])
@@ -116,6 +118,7 @@ def test_an_id_in_flight_is_not_used_again():
 
 @given(id=st.binary(max_size=40), number=st.one_of(st.integers(-(2**53) + 1, 2**53 - 1), st.text(max_size=20)))
 def test_ids_of_events_and_requests_belong_to_their_session(id, number):
+    """Rules 4.1 and 5.6."""
     live, _ = sessions()
     mine, other = bind(live), bind(live, "def")
     call = Call(number, "tools/call", "get")
@@ -158,3 +161,41 @@ def test_request_states():
     clock.now += 61
     with pytest.raises(InvalidParams):
         states.open(sealed, "alice", "up", call, again)
+
+
+def test_request_states_of_calls_with_large_integers():
+    """More than 64 bits, which orjson does not write."""
+    states = RequestStates(KeyRing(), 60)
+    call, params = Call(7, "tools/call", "get"), {"name": "get", "arguments": {"b": 10**30, "a": 1}}
+    sealed = states.seal("inner", "alice", "up", call, params)
+    again = {**params, "arguments": {"a": 1, "b": 10**30}}
+    assert states.open(sealed, "alice", "up", call, again) == "inner"
+    with pytest.raises(InvalidParams):
+        states.open(sealed, "alice", "up", call, {**params, "arguments": {"a": 1, "b": 10**30 + 1}})
+
+
+def test_an_upstream_that_gives_everybody_the_same_id():
+    """One caller's requests, cancellations and end are not another's."""
+    live, _ = sessions()
+    alice, bob = (live.bind("same", client, "up", "2025-11-25", {}) for client in ("alice", "bob"))
+    live.open_call(alice, Call(7, "ping"))
+    live.open_call(bob, Call(7, "ping"))
+    live.cancel_call(bob, 7)
+    assert live.is_cancelled(bob, 7)
+    assert not live.is_cancelled(alice, 7)
+    live.forget(bob)
+    assert live.find(alice.id, "alice", "up") == alice
+    with pytest.raises(UnknownSession):
+        live.find(bob.id, "bob", "up")
+
+
+def test_a_cancelled_id_may_be_used_again():
+    live, _ = sessions()
+    session = bind(live)
+    live.open_call(session, Call(1, "ping"))
+    live.cancel_call(session, 1)
+    live.cancel_call(session, "nobody")
+    live.cancel_call(session, None)
+    assert live.is_cancelled(session, 1)
+    live.open_call(session, Call(1, "ping"))
+    assert not live.is_cancelled(session, 1)

@@ -33,6 +33,7 @@ def is_own(ledger: TaskOwners, client: str, task: Any, now: float = 0, upstream:
 
 @pytest.mark.parametrize("modern", [False, True])
 def test_a_task_answers_to_the_client_that_started_it(modern: bool) -> None:
+    """Rules 9.3, 11.2 and 11.5."""
     ledger = owners()
     ledger.learn("alice", "up", started("t1", modern), 0)
     assert is_own(ledger, "alice", "t1")

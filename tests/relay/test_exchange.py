@@ -404,6 +404,7 @@ def test_answers_that_cannot_be_used(play, status, fields, reason):
 
 
 def test_a_session_id_is_taken_from_initialize_only(play):
+    """Rule 3.4."""
     book = play()
     exchange, _ = book.post(CALL)
     exchange.answer_head(200, CIMultiDict({**JSON, "Mcp-Session-Id": "stolen"}), book.clock)
@@ -437,6 +438,7 @@ def limited(play, **bounds):
 
 
 def test_what_initialize_asks_for_is_lowered_and_never_raised(play):
+    """Rule 3.2."""
     book = limited(play, min_revision="2025-03-26", max_revision="2025-06-18")
     for asked, sent in (("2025-06-18", "2025-06-18"), ("2025-03-26", "2025-03-26"), ("2025-11-25", "2025-06-18")):
         _, forward = book.post(initialize(asked))
@@ -447,6 +449,7 @@ def test_what_initialize_asks_for_is_lowered_and_never_raised(play):
 
 
 def test_what_the_upstream_negotiates_must_be_spoken_here(play):
+    """Rule 3.2."""
     book = limited(play, min_revision="2025-06-18")
     exchange, _ = book.post(initialize("2025-11-25"))
     exchange.answer_head(200, CIMultiDict(JSON), book.clock)
@@ -522,6 +525,7 @@ DENIED = {"jsonrpc": "2.0", "id": "d", "method": "tools/call", "params": {"name"
 
 
 def test_a_batch_is_judged_message_by_message(play):
+    """Rules 2.5 and 2.6."""
     book = play()
     id = book.session(revision="2025-03-26")
     exchange, forward = book.post(
@@ -547,6 +551,7 @@ def test_a_batch_is_judged_message_by_message(play):
 
 
 def test_a_batch_answered_by_a_stream(play):
+    """Rules 2.5 and 4.9."""
     book = play()
     id = book.session(revision="2025-03-26")
     exchange = streaming(book, [CALL, DENIED, LIST], Mcp_Session_Id=id)

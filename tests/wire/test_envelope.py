@@ -66,6 +66,7 @@ def test_shapes(members: dict[str, Any], envelope: Envelope) -> None:
     ],
 )
 def test_what_has_no_shape(document: Any, reason: str) -> None:
+    """Rules 2.12, 2.14, 2.16 and 2.19."""
     with pytest.raises(EnvelopeError) as caught:
         classify(document)
     assert caught.value.reason == reason
@@ -77,5 +78,6 @@ def test_messages_name_members_safely() -> None:
 
 
 def test_request_ids() -> None:
+    """Rule 2.12."""
     assert is_request_id("") and is_request_id(0)
     assert not any(map(is_request_id, (None, True, 0.0, [], MAX_SAFE_INTEGER + 1)))

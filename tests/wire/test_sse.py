@@ -260,6 +260,7 @@ def by_the_book(stream: bytes) -> list[Dispatched]:
 @given(STREAMS, CUTS)
 @example(b"event: message\r\ndata: a\rb\n\r\n", [1000])
 def test_frames_are_what_the_standard_dispatches(stream: bytes, cuts: list[int]) -> None:
+    """Rule 4.12."""
     decoder = Decoder(1000, 1000)
     last_event_id, dispatched = b"", []
     for piece in pieces(stream, cuts):

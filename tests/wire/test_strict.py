@@ -86,6 +86,7 @@ def test_what_is_read(data: bytes) -> None:
     ],
 )
 def test_what_is_refused(data: bytes, kind: type[PeerError], reason: str) -> None:
+    """Rules 2.4, 2.19 and 2.20."""
     error = refused(data)
     assert (type(error), error.reason) == (kind, reason)
     keys = {"depth": "limits.json_depth", "nodes": "limits.json_nodes", "number-length": "limits.json_number_chars"}

@@ -1,0 +1,1 @@
+"""Plays a file of attacks and honest messages against a running gateway, and judges what came of each."""
