@@ -36,6 +36,7 @@ _log = logging.getLogger(__name__)
 # The hooks that come with the gateway, by the name that a configuration uses.
 BUILT_IN = {
     "arguments": "gateway.guard.arguments:ArgumentsHook",
+    "injection": "gateway.guard.injection:InjectionHook",
     "pins": "gateway.guard.pins:PinsHook",
     "policy": "gateway.guard.policy:PolicyHook",
     "sanitize": "gateway.guard.sanitize:SanitizeHook",

@@ -298,6 +298,7 @@ class Draining(GatewayError):
     """The gateway is shutting down."""
 
     status, code, reason = 503, -31503, "draining"
+    close_connection = True
 
 
 def from_client(error: PeerError) -> ClientError:

@@ -36,6 +36,9 @@ from .revisions import Revision
 
 __all__ = ["TaskOwners"]
 
+# Characters of a task id that is remembered; the specification's own are UUIDs.
+MAX_ID = 1024
+
 _Key = tuple[str, str]
 
 
@@ -65,6 +68,8 @@ class TaskOwners:
         task = _started(document.get("result"))
         if task is None:
             return
+        if len(task) > MAX_ID:
+            raise UpstreamProtocolError("the upstream gave out a task id that is too long", reason="upstream-task")
         key = (upstream, task)
         owner = self._owners.get(key)
         if owner is not None and owner != client and not self._is_over(key, owner, now):

@@ -183,7 +183,14 @@ def _milliseconds(seconds: float | None) -> float | None:
 
 def _findings(findings: Sequence[Found], more: int) -> list[dict[str, object]]:
     listed: list[dict[str, object]] = [
-        {"hook": found.hook, "rule": found.rule, "action": found.action, "place": found.place, "count": found.count}
+        {
+            # A hook of the operator's may have put anything here; the record must be written all the same.
+            "hook": str(found.hook),
+            "rule": str(found.rule),
+            "action": str(found.action),
+            "place": str(found.place),
+            "count": int(found.count),
+        }
         for found in findings[:MAX_FINDINGS]
     ]
     more += max(0, len(findings) - MAX_FINDINGS)

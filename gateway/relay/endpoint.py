@@ -182,7 +182,8 @@ class Endpoint:
         """Feed the request's body to its exchange; raises GatewayError."""
         content, limits = request.content, self.site.config.limits
         loop = asyncio.get_running_loop()
-        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
+        invited = request.headers.get("Expect", "").lower() == "100-continue" and exchange.head.version == (1, 1)
+        if invited and request.transport is not None:
             # Only now: a request that is refused by its head does not get its body invited.
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         end = loop.time() + limits.body_timeout

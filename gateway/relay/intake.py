@@ -336,7 +336,7 @@ class Intake(AnsweredExchange):
 
     def _forward(self, fields: dict[str, str], messages: list[Message], body: bytes) -> Forward:
         """Take a place for each request, write the record, and only then let it go."""
-        for _ in range(max(1, len(self.calls))):
+        for _ in self.calls:
             self._enter("stream" if self.is_listening else "call")
         session = self.session
         if session is not None:

@@ -237,12 +237,15 @@ class Post(Intake):
         return Reply(200, {**EVENT_STREAM_FIELDS, **self.answer_fields}, bytes(self._held))
 
     def resume(self, verdict: Verdict | BaseException) -> Any:
-        """As for Exchange."""
+        """As for Exchange; where events are held, ``finish`` gives the Reply."""
         result = super().resume(verdict)
         if self._held is None:
             return result
         self._held += self._counted(result or b"")
-        return self._finish_held()
+        if self.pending is None:
+            self._held += self._counted(self._relay())
+        self.enough = self.done
+        return None
 
     # -- what belongs here --------------------------------------------------------------------------------------------
 
@@ -314,12 +317,13 @@ class Post(Intake):
 
     def cancellations(self) -> list[Forward]:
         """As for AnsweredExchange, in a session (rule 7.24); initialize, which has none yet, cannot be cancelled."""
-        if self.session is None:
+        session = self.session
+        if session is None:
             return []
-        notes = (
-            {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}} for id in self.calls
-        )
-        return [Forward("POST", self._base_fields(), dumps(note)) for note in notes]
+        note: dict[str, Any] = {"jsonrpc": "2.0", "method": "notifications/cancelled"}
+        waiting = [id for id in self.calls if not self.site.sessions.is_cancelled(session, id)]
+        bodies = [dumps({**note, "params": {"requestId": id}}) for id in waiting]
+        return [Forward("POST", self._base_fields(), body) for body in bodies]
 
     def _broken(self, error: GatewayError) -> bytes:
         if self.done:

@@ -127,7 +127,8 @@ class Relay:
     async def _await(self, work: Any, seconds: float, late: GatewayError) -> Any:
         """The result of an awaitable, or ``late`` when it takes too long, or Draining when the gateway stops."""
         try:
-            async with asyncio.timeout(seconds) as self._deadline:
+            # A stop that came while nothing was awaited here, such as during a hook's question, is due at once.
+            async with asyncio.timeout(0 if self.stopping else seconds) as self._deadline:
                 return await work
         except TimeoutError:
             if self.stopping:
@@ -155,9 +156,13 @@ class Relay:
             chunk = content.read_nowait(-1) or await self._await(content.readany(), self._limits.idle_timeout, late)
             if chunk:
                 exchange.collect(chunk, self._loop.time())
+            while exchange.pending is not None:
+                exchange.resume(await self.ask())
         reply = exchange.finish(self._loop.time())
         while reply is None:
             reply = exchange.resume(await self.ask())
+            if reply is None and exchange.pending is None:
+                reply = exchange.finish(self._loop.time())
         return reply
 
     async def _stream(self, upstream: UpstreamAnswer) -> bool:

@@ -104,6 +104,9 @@ def _hooks(
             yield {"kind": "pins", "name": f"pins-{group}", "upstreams": list(tools), "options": options}
     if "arguments" in BUILT_IN:
         yield {"kind": "arguments", "options": _arguments(rules)}
+    # Before invisible characters are stripped: what they spell is read too.
+    if "inbound_injection" in rules:
+        yield {"kind": "injection", "options": {"action": rules["inbound_injection"]}}
     sanitize = {
         "action": rules.get("inbound_secrets", "redact"),
         "definitions": "strip",

@@ -10,9 +10,10 @@ import pytest
 
 from gateway.app import Gateway
 from gateway.config.load import validate
+from gateway.guard.hook import PASS
 from gateway.harness.client import request
 from gateway.harness.mcp_server import ScriptedMcp
-from gateway.harness.script import Event, Hang, Head, answer_with
+from gateway.harness.script import Event, Hang, Head, answer_with, status_answer
 from gateway.harness.upstream import ScriptedUpstream, unused_port
 from gateway.protocol.errors import AuditUnavailable
 
@@ -135,3 +136,41 @@ async def test_it_does_not_start_without_a_record(tmp_path):
     for port in (gateway.config.listen.port, gateway.config.admin.port):
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", port)
+
+
+class Asks:
+    """A hook of a test that asks somebody, who takes a moment."""
+
+    name = "asks"
+
+    async def on_message(self, message, exchange):
+        await asyncio.sleep(0.3)
+        return PASS
+
+
+async def test_an_initialize_that_a_hook_asks_about_is_answered_by_an_open_stream(serve):
+    result = {"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {}}
+
+    def initialize(received):
+        yield Head(200, {"Content-Type": "text/event-stream", "Mcp-Session-Id": "s1"})
+        yield Event({"jsonrpc": "2.0", "id": received.id, "result": result})
+        yield Hang()
+
+    script = {"initialize": initialize, "notifications/initialized": status_answer(202)}
+    async with ScriptedUpstream(script) as upstream:
+        hook = {"kind": f"{__name__}:Asks", "timeout": "5s", "directions": ["server"]}
+        gateway = await serve(upstream.url, hooks=["policy", hook])
+        async with gateway.client() as client:
+            assert await client.initialize() == result
+
+
+async def test_stopping_while_a_hook_is_being_asked(serve):
+    async with ScriptedMcp() as upstream:
+        hook = {"kind": f"{__name__}:Asks", "timeout": "5s", "directions": ["client"]}
+        gateway = await serve(upstream.url, hooks=["policy", hook], limits={"drain_timeout": 0})
+        async with gateway.client() as client:
+            await client.send(client.build(SLOW, modern=True))
+            await until(lambda: gateway.gateway.handler.relays)
+            await gateway.gateway.handler.drain(0)
+            document = await (await client.response()).answer()
+            assert (document["id"], document["error"]["data"]["reason"]) == (7, "draining")

@@ -202,3 +202,12 @@ def test_notifications_reach_the_owner_only() -> None:
         ("alice", {"taskId": []}),
     ):
         assert not ledger.owns_notification(client, "up", params)
+
+
+def test_ids_that_are_too_long_to_keep_are_refused():
+    ledger = owners()
+    with pytest.raises(UpstreamProtocolError):
+        ledger.learn("alice", "up", started("x" * 1025), 0)
+    assert len(ledger) == 0
+    ledger.learn("alice", "up", started("x" * 1024), 0)
+    assert is_own(ledger, "alice", "x" * 1024)

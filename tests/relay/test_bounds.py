@@ -179,3 +179,14 @@ def test_capabilities_with_large_integers(play):
     book = play()
     id = book.session(capabilities={"experimental": {"x": 10**30}})
     assert json.loads(book.post(CALL, Mcp_Session_Id=id)[1].body) == CALL
+
+
+def test_cancelling_needs_no_place(play):
+    """A client whose places are all taken must be able to give one up."""
+    policy = {"allowed_upstreams": ["up"], "allowed_tools": ["*"], "max_concurrent_calls": 1}
+    book = play(policies={"default": policy})
+    id = book.session()
+    book.post(CALL, Mcp_Session_Id=id)
+    cancel = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 7}}
+    _, forward = book.post(cancel, Mcp_Session_Id=id)
+    assert forward.method == "POST"

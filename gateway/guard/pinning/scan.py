@@ -14,7 +14,7 @@ import re2  # type: ignore[import-untyped]
 
 from .definition import Family, digest
 
-__all__ = ["BOMB", "FAULTS", "FLAGS", "TOO_LARGE", "Examined", "examine"]
+__all__ = ["BOMB", "FAULTS", "FLAGS", "PATTERNS", "TOO_LARGE", "Examined", "examine"]
 
 # Rule ids of findings.
 EXTERNAL_REF = "schema-external-ref"
@@ -32,7 +32,8 @@ MAX_NODES = 10_000
 _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 
 _HIDE = r"(?:tell|mention|inform|show|reveal|disclose|notify|alert|report)"
-_RULES = {
+# In RE2 syntax, to be searched without regard to case.
+PATTERNS = {
     "instruction-block": (
         r"<\s*/?\s*(?:important|critical|system|secret|hidden|instructions?|override|admin|priority)\s*>"
         r"|(?m:^\s*(?:system|assistant|developer)\s*:)"
@@ -68,13 +69,13 @@ _RULES = {
     # A group with an unbounded repetition in it that is repeated itself: a backtracking engine may take for ever.
     "slow-pattern": r"\((?:[^()\\]|\\.)+(?:[*+]|\{\d+,\})(?:[^()\\]|\\.)*\)(?:[*+]|\{\d+,\})",
 }
-FLAGS = tuple(_RULES)
+FLAGS = tuple(PATTERNS)
 
 _OPTIONS = re2.Options()
 _OPTIONS.never_capture = True
 _OPTIONS.log_errors = False
-_PROSE = {rule: re2.compile("(?i)" + pattern, _OPTIONS) for rule, pattern in _RULES.items() if rule != "slow-pattern"}
-_SLOW = re2.compile(_RULES["slow-pattern"], _OPTIONS)
+_PROSE = {rule: re2.compile("(?i)" + pattern, _OPTIONS) for rule, pattern in PATTERNS.items() if rule != "slow-pattern"}
+_SLOW = re2.compile(PATTERNS["slow-pattern"], _OPTIONS)
 
 
 @dataclass(frozen=True, slots=True)
