@@ -253,7 +253,7 @@ class HookEntry(Section):
         min_length=1, description="A built-in hook's name, or a class of your own as `package.module:Class`."
     )
     name: HookName = Field(
-        default="", validate_default=False, description="What records and metrics call it. Absent: the kind."
+        default="", validate_default=False, description="What records and metrics call it. Absent: the hook's own name."
     )
     mode: Literal["enforce", "shadow"] = Field(
         default="enforce", description="`shadow` records what the hook would have done and lets everything through."

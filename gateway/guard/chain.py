@@ -167,6 +167,11 @@ class Chain:
         """What runs, in order, for people: ``policy``, ``sanitize (shadow)``."""
         return tuple(map(str, self._links))
 
+    @property
+    def modes(self) -> tuple[tuple[str, str], ...]:
+        """Name and mode (``enforce`` or ``shadow``) of what runs, in order, for metrics."""
+        return tuple((link.name, "shadow" if link.shadow else "enforce") for link in self._links)
+
     def judge(self, message: Message, exchange: Exchange) -> Outcome | Pending:
         """Puts the message before the hooks that want it.  Never raises."""
         key = (message.sender, message.method)

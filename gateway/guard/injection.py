@@ -8,11 +8,10 @@ recorded and nothing else is done.
 from __future__ import annotations
 
 import functools
+import re
 import unicodedata
 from collections.abc import Iterable
 from typing import Any, Literal, get_args
-
-import re2  # type: ignore[import-untyped]
 
 from ..protocol.errors import ContentBlocked
 from ..protocol.message import Message, Sender
@@ -125,7 +124,7 @@ _RULES = (
     (
         1,
         "tool-call",
-        r"\b(?:call|invoke|execute|use|run|trigger)\s+(?:the\s+)?(?:tool\s+[`'\"]?[\w./-]+|[`'\"]?[\w./-]+[`'\"]?\s+tool)[`'\"]?"
+        r"\b(?:call|invoke|execute|trigger)\s+(?:the\s+)?(?:tool\s+[`'\"]?[\w./-]+|[`'\"]?[\w./-]+[`'\"]?\s+tool)[`'\"]?"
         r"\s+(?:with|using|to|and\s+pass)\b"
         r"|\b(?:call|invoke)\s+[`'\"]?[a-z0-9]+(?:[_.-][a-z0-9]+)+[`'\"]?\s+with\b",
         ("call", "invoke", "tool"),
@@ -137,7 +136,7 @@ POINTS = {name: points for points, name, _, _ in _RULES}
 _NAMES = tuple(POINTS)
 # A phrase in quotation marks is more often spoken of than spoken.
 _QUOTED_POINTS = 1
-_QUOTED = re2.compile('"[^"\n]{1,60}"|`[^`\n]{1,60}`|“[^“”\n]{1,60}”|«[^«»\n]{1,60}»'.encode())
+_QUOTED = re.compile('"[^"\n]{1,60}+"|`[^`\n]{1,60}+`|“[^“”\n]{1,60}+”|«[^«»\n]{1,60}+»')
 
 # Characters that stand for ASCII in compatibility forms (NFKC): full-width, mathematical, circled, ligatures.  A table,
 # because normalising a text takes the square of the time where combining marks follow one another.
@@ -151,12 +150,20 @@ _PLAIN = {
     for code in range(first, last + 1)
     if (plain := unicodedata.normalize("NFKC", chr(code))).isascii()
 }
+# What nobody sees goes, so that it hides nothing between letters.
+_PLAIN |= {
+    code: ""
+    for first, last in re.findall(r"\\x\{(\w+)\}-\\x\{(\w+)\}", SUSPECT_RE2)
+    for code in range(int(first, 16), int(last, 16) + 1)
+}
+_STRANGE = re.compile(r"[^\t\n\r -~]+")
+_COLOUR = re.compile(r"\x1b\[[0-9;:]*+m")
 # The tag characters repeat ASCII where nobody sees it.
-_TAGS = range(0xE0020, 0xE007F)
-_TAG_TEXT = re2.compile(r"[\x{e0020}-\x{e007e}]+")
-_UNSEEN = re2.compile((r"\x1b\[[0-9;:]*m|" + SUSPECT_RE2).encode())
-# A line that goes on in the next one, as in text that was wrapped.
-_WRAPPED = re2.compile(rb"([\w,])[ \t]*\r?\n[ \t]*([a-zA-Z])")
+_TAG_TEXT = re.compile("[\U000e0020-\U000e007e]+")
+_FROM_TAGS = {code: code - 0xE0000 for code in range(0xE0020, 0xE007F)}
+
+# Texts in which a rule found nothing but quotations; after so many they count as said, for looking takes its time.
+_MAX_QUOTATIONS = 100
 
 
 class InjectionHook:
@@ -183,39 +190,42 @@ class InjectionHook:
         if message.sender is Sender.CLIENT or (message.kind is Kind.RESULT and message.method in _DEFINITIONS):
             return PASS
         text = "\n".join(_collect(message.document))
-        encoded = encode(text)
-        candidates = self._detector.first_pass(encoded)
-        if not text.isascii() or Detector.CONTROLS in candidates:
-            readable = _readable(text)
-            if readable != encoded:
-                candidates = self._detector.first_pass(readable)
-                encoded = readable
+        candidates = self._detector.first_pass(encode(text))
+        strange = Detector.CONTROLS in candidates or not text.isascii()
+        if strange:
+            plain = _plain(text)
+            strange = plain != text
+            text = plain
+            candidates = self._detector.first_pass(encode(text)) if strange else candidates
         candidates = tuple(rule for rule in candidates if rule >= 0)
         if candidates:
-            candidates = self._detector.second_pass(candidates, _unwrapped(encoded))
-        return self._examine(message, exchange, candidates) if candidates else PASS
+            candidates = self._detector.second_pass(candidates, _views(text))
+        return self._examine(message, exchange, candidates, strange) if candidates else PASS
 
-    def _examine(self, message: Message, exchange: Exchange, candidates: Iterable[int]) -> Verdict:
+    def _examine(self, message: Message, exchange: Exchange, candidates: Iterable[int], strange: bool) -> Verdict:
         """The long way, for a message in which something seems to be."""
         entries = strings(message.document)
-        texts = [_unwrapped(_readable(entry.text)) for entry in entries]
+        texts = [_plain(entry.text) if strange else entry.text for entry in entries]
+        views = list(map(_views, texts))
         bare: dict[int, bytes] = {}
         found: dict[str, int] = {}
         score = 0
         for rule in candidates:
-            points = 0
-            for index in self._detector.locate((rule,), texts):
+            name = _NAMES[rule]
+            quotations = 0
+            for index in self._detector.locate((rule,), views):
                 # The locations are those of texts that the rule may match.
-                if not self._detector.second_pass((rule,), texts[index]):
+                if not self._detector.second_pass((rule,), views[index]):
                     continue
-                points = points or _QUOTED_POINTS
-                found.setdefault(_NAMES[rule], index)
+                found.setdefault(name, index)
                 if index not in bare:
-                    bare[index] = _QUOTED.sub(b'""', texts[index])
-                if self._detector.second_pass((rule,), bare[index]):
-                    points = POINTS[_NAMES[rule]]
+                    bare[index] = _views(_QUOTED.sub('""', texts[index]))
+                if quotations == _MAX_QUOTATIONS or self._detector.second_pass((rule,), bare[index]):
+                    score += POINTS[name]
                     break
-            score += points
+                quotations += 1
+            else:
+                score += _QUOTED_POINTS if name in found else 0
         reached = score >= self._threshold
         action = "block" if reached and self._action == "block" else "flag"
         for name, index in found.items():
@@ -258,20 +268,27 @@ def _collect(document: dict[str, Any]) -> list[str]:
     return texts
 
 
-def _readable(text: str) -> bytes:
+def _plain(text: str) -> str:
     """The text as a model may take it: plain letters, nothing invisible between them, what tags spell at the end."""
-    if text.isascii():
-        return _UNSEEN.sub(b"", text.encode())  # type: ignore[no-any-return]
-    readable: bytes = _UNSEEN.sub(b"", encode(text.translate(_PLAIN)))
-    hidden = "\n".join(
-        run.translate({code: code - 0xE0000 for code in set(map(ord, run))}) for run in _TAG_TEXT.findall(text)
-    )
-    return readable + b"\n" + encode(hidden) if hidden else readable
+    hidden = "" if text.isascii() else "\n".join(_TAG_TEXT.findall(text)).translate(_FROM_TAGS)
+    plain = _STRANGE.sub(_fold, _COLOUR.sub("", text))
+    return f"{plain}\n{hidden}" if hidden else plain
 
 
-def _unwrapped(text: bytes) -> bytes:
-    unwrapped: bytes = _WRAPPED.sub(rb"\1 \2", text)
-    return b"\n" + unwrapped
+def _fold(match: re.Match[str]) -> str:
+    return match.group().translate(_PLAIN)
+
+
+def _views(text: str) -> bytes:
+    """What rules are tried on: the text, and with more than one line, the text with the lines of a paragraph joined.
+
+    Nothing that a pattern means by white space is at the end, so that no match goes on in another text.
+    """
+    encoded = b"\n" + encode(text)
+    if b"\n" in encoded[1:]:
+        joined = encoded.replace(b"\r", b"").replace(b"\n\n", b"\0").replace(b"\n", b" ").replace(b"\0", b"\n\n")
+        encoded += b"\n\0\n" + joined
+    return encoded + b"\n\0"
 
 
 # -- marks -------------------------------------------------------------------------------------------------------------

@@ -171,14 +171,13 @@ class _Rules:
                     return self._deny(_RESOURCE, None)
         if type(uris) is not list:
             return self._deny(_RESOURCE, None)
-        normals = []
-        for uri in uris:
-            normal = self.resources.judge(uri)
-            if normal is None:
-                return self._deny(_RESOURCE, uri)
-            normals.append(normal)
+        # Each is judged like a read (rule 7.8), and taken out of the request: so the acknowledgement, which says what the
+        # server will notify of, stays true (rule 7.7).
+        normals = [normal for uri in uris if (normal := self.resources.judge(uri)) is not None]
         if normals == uris:
             return PASS
+        if not normals and not any(value for member, value in wanted.items() if member != "resourceSubscriptions"):
+            return self._deny(_RESOURCE, uris[0])
         return _with_params(message, {"notifications": {**wanted, "resourceSubscriptions": normals}})
 
     def _judge_completion(self, message: Message) -> Verdict:

@@ -155,6 +155,10 @@ class Post(Intake):
         if self._is_batch and envelope.id in self.calls:
             self._unread = [document]
             return self._finish_next()
+        if self._is_batch and envelope.kind is Kind.ERROR:
+            # A server that takes no batches says so once: that is the answer to each request.
+            self._unread = [{"jsonrpc": "2.0", "id": id, "error": document["error"]} for id in reversed(self.calls)]
+            return self._finish_next()
         call = self.call
         if call is None:
             raise _not_for_this()

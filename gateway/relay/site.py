@@ -58,12 +58,13 @@ class Site:
         sessions = Sessions(ring, config.sealing.session_lifetime, limits.max_sessions)
         metrics.watch_audit(audit)
         metrics.watch_sessions(lambda: len(sessions))
-        for name in config.upstreams:
-            metrics.hooks_configured(name, ((entry.name, entry.mode) for entry in config.hooks_for(name)))
+        chains = {name: build(config.hooks, name) for name in config.upstreams}
+        for name, chain in chains.items():
+            metrics.hooks_configured(name, chain.modes)
         return cls(
             config=config,
             gate=Gate(config, limiter),
-            chains={name: build(config.hooks, name) for name in config.upstreams},
+            chains=chains,
             limiter=limiter,
             concurrency=Concurrency(config.policies),
             sessions=sessions,

@@ -345,7 +345,7 @@ REFERENCES: dict[str, tuple[str, Any, Any, bool]] = {
     ),
     "subscription": (
         "subscriptions/listen",
-        {"notifications": {"resourceSubscriptions": [OPEN, CLOSED]}},
+        {"notifications": {"resourceSubscriptions": [CLOSED]}},
         {"notifications": {"resourceSubscriptions": [OPEN]}},
         True,
     ),

@@ -177,10 +177,24 @@ def test_resources_are_judged_and_forwarded_in_normal_form(method: str) -> None:
         assert isinstance(judge(request(method, uri=uri)), Block)
 
 
-@pytest.mark.parametrize("spelling", ["resourceSubscriptions", "resource_subscriptions", "ResourceSubscriptions"])
-def test_listening_to_a_denied_resource_is_denied(spelling: str) -> None:
+@pytest.mark.parametrize("spelling", ["resource_subscriptions", "ResourceSubscriptions", "resourcesubscriptions"])
+def test_other_spellings_of_the_filter_are_denied(spelling: str) -> None:
     wanted = {"toolsListChanged": True, spelling: ["file:///allowed/a", "file:///etc/passwd"]}
     assert isinstance(judge(request("subscriptions/listen", notifications=wanted)), Block)
+
+
+def test_what_may_not_be_listened_to_is_taken_out_of_the_request() -> None:
+    """Rules 7.7 and 7.8: the acknowledgement then says what is so."""
+    mixed = {"resourceSubscriptions": ["file:///etc/passwd", "file:///allowed/a", 7], "toolsListChanged": True}
+    verdict = judge(request("subscriptions/listen", notifications=mixed))
+    assert isinstance(verdict, Replace)
+    assert verdict.message.params["notifications"] == {**mixed, "resourceSubscriptions": ["file:///allowed/a"]}
+    none = {"resourceSubscriptions": ["file:///etc/passwd"], "toolsListChanged": True}
+    verdict = judge(request("subscriptions/listen", notifications=none))
+    assert isinstance(verdict, Replace)
+    assert verdict.message.params["notifications"] == {"resourceSubscriptions": [], "toolsListChanged": True}
+    only = {"resourceSubscriptions": ["file:///etc/passwd"], "toolsListChanged": False}
+    assert isinstance(judge(request("subscriptions/listen", notifications=only)), Block)
 
 
 def test_listening_to_allowed_resources_passes_in_normal_form() -> None:

@@ -576,6 +576,17 @@ def test_every_request_of_a_batch_gets_its_answer(play):
     assert sorted((each["id"] for each in failed), key=str) == [7, "d"]
 
 
+def test_a_server_that_takes_no_batches_answers_each_request(play):
+    book = play()
+    id = book.session(revision="2025-03-26")
+    exchange, _ = book.post([CALL, LIST], Mcp_Session_Id=id)
+    exchange.answer_head(400, CIMultiDict(JSON), book.clock)
+    error = {"code": -32600, "message": "no batches here"}
+    exchange.collect(json.dumps({"jsonrpc": "2.0", "id": None, "error": error}).encode(), book.clock)
+    answers = json.loads(exchange.finish(book.clock).body)
+    assert answers == [{"jsonrpc": "2.0", "id": id, "error": error} for id in (7, "l")]
+
+
 def test_a_batch_of_nothing_but_refusals_does_not_leave(play):
     book = play()
     id = book.session(revision="2025-03-26")
