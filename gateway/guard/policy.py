@@ -171,8 +171,8 @@ class _Rules:
                     return self._deny(_RESOURCE, None)
         if type(uris) is not list:
             return self._deny(_RESOURCE, None)
-        # Each is judged like a read (rule 7.8), and taken out of the request: so the acknowledgement, which says what the
-        # server will notify of, stays true (rule 7.7).
+        # Each is judged like a read (rule 7.8), and taken out of the request: so the acknowledgement, which says what
+        # the server will notify of, stays true (rule 7.7).
         normals = [normal for uri in uris if (normal := self.resources.judge(uri)) is not None]
         if normals == uris:
             return PASS
