@@ -16,6 +16,7 @@ from gateway.harness.mcp_server import ScriptedMcp
 from gateway.harness.script import Event, Hang, Head, answer_with, status_answer
 from gateway.harness.upstream import ScriptedUpstream, unused_port
 from gateway.protocol.errors import AuditUnavailable
+from gateway.relay.server import assert_c_parser
 
 from .conftest import configuration, until
 
@@ -174,3 +175,12 @@ async def test_stopping_while_a_hook_is_being_asked(serve):
             await gateway.gateway.handler.drain(0)
             document = await (await client.response()).answer()
             assert (document["id"], document["error"]["data"]["reason"]) == (7, "draining")
+
+
+def test_the_pure_python_parser_is_refused(monkeypatch):
+    """It accepts requests that the C parser refuses, and a platform without a binary wheel gets it silently."""
+    from aiohttp import http_parser
+
+    monkeypatch.setattr(http_parser, "HttpRequestParser", http_parser.HttpRequestParserPy)
+    with pytest.raises(RuntimeError, match="pure-Python HTTP parser"):
+        assert_c_parser()
