@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +20,7 @@ from mcp.types import CreateMessageResult, ElicitResult, TextContent
 from gateway.harness import ScriptedMcp, ScriptedSse
 
 from .conftest import ALICE, until
+from .sdk import processes
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")
 
@@ -112,31 +111,13 @@ async def test_the_official_sdk(serve, kind, upstream):
             await until(lambda: not gateway.gateway.pools["up"].sessions)
 
 
-async def test_the_reference_server(serve, needs, free_port, project):
-    node = needs("node", "apt-get install nodejs")
-    packages = Path(os.environ.get("MCPGW_NODE_MODULES") or project / "build" / "conformance" / "node_modules")
-    program = packages / "@modelcontextprotocol" / "server-everything" / "dist" / "index.js"
-    if not program.is_file():
-        pytest.skip("server-everything is not installed: make conformance installs it")
-    port = free_port()
-    process = await asyncio.create_subprocess_exec(
-        node, str(program), "sse", env={**os.environ, "PORT": str(port)}, stderr=subprocess.PIPE
-    )
-    try:
-        assert process.stderr is not None
-        async with asyncio.timeout(20):
-            while b"running on port" not in await process.stderr.readline():
-                pass
-            gateway = await serve(
-                f"http://127.0.0.1:{port}/sse",
-                upstreams={"up": {"transport": "sse"}},
-                policies={"all": {"allowed_tools": ["*"]}},
-            )
-            for kind in ("http", "sse"):
-                async with sdk_client(kind, gateway) as session:
-                    result = await session.call_tool("echo", {"message": "hi"})
-                    assert isinstance(result.content[0], TextContent)
-                    assert result.content[0].text == "Echo: hi"
-    finally:
-        process.kill()
-        await process.wait()
+async def test_the_reference_server(serve, needs, tmp_path):
+    node, npm = (needs(name, "Node.js 20 or later with npm; `make test` brings them") for name in ("node", "npm"))
+    assert processes.install(npm) is None
+    with processes.everything_server(tmp_path, node, "sse") as url:
+        gateway = await serve(url, upstreams={"up": {"transport": "sse"}}, policies={"all": {"allowed_tools": ["*"]}})
+        for kind in ("http", "sse"):
+            async with asyncio.timeout(20), sdk_client(kind, gateway) as session:
+                result = await session.call_tool("echo", {"message": "hi"})
+                assert isinstance(result.content[0], TextContent)
+                assert result.content[0].text == "Echo: hi"

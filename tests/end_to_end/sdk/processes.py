@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 __all__ = ["everything_server", "free_port", "gateway", "install", "program", "weather_server"]
 
@@ -49,17 +50,23 @@ def program(
     """A child process that writes to ``log`` and has ended when the block is left."""
     with log.open("wb") as out:
         child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=PROJECT, env={**os.environ, **(env or {})}
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            cwd=PROJECT,
+            env={**os.environ, **(env or {})},
+            # A group of its own: `node` may be a program that starts the real one, and both must end.
+            start_new_session=True,
         )
     try:
         yield child
     finally:
-        child.send_signal(signal.SIGTERM)
-        try:
-            child.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(timeout=10)
 
 
 def _wait_for_line(child: subprocess.Popen[bytes], log: Path, start: str) -> str:
@@ -83,13 +90,15 @@ def weather_server(logs: Path, token: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def everything_server(logs: Path, node: str) -> Iterator[str]:
+def everything_server(
+    logs: Path, node: str, transport: Literal["streamableHttp", "sse"] = "streamableHttp"
+) -> Iterator[str]:
     """The reference server on the TypeScript SDK: its URL.  On its own it would listen on all interfaces."""
     log = logs / "everything.log"
     server = TS / "node_modules" / "@modelcontextprotocol" / "server-everything" / "dist" / "index.js"
-    command = (node, "--require", TS / "loopback.cjs", server, "streamableHttp")
+    command = (node, "--require", TS / "loopback.cjs", server, transport)
     with program(command, log, env={"PORT": "0"}) as child:
-        yield _wait_for_line(child, log, "listening on ") + "/mcp"
+        yield _wait_for_line(child, log, "listening on ") + ("/sse" if transport == "sse" else "/mcp")
 
 
 @contextlib.contextmanager
