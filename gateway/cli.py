@@ -76,6 +76,16 @@ def _headers(context: click.Context, parameter: click.Parameter, values: tuple[s
     return headers
 
 
+_header_option = click.option(
+    "--header",
+    "headers",
+    metavar="NAME:VALUE",
+    multiple=True,
+    callback=_headers,
+    help="Send this header field to the server with every request; may be given again.",
+)
+
+
 @main.command()
 @click.option("--upstream", "url", metavar="URL", required=True, help="Endpoint of the MCP server.")
 @click.option("--host", metavar="HOST", default="127.0.0.1", show_default=True, help="Address to listen on.")
@@ -90,14 +100,7 @@ def _headers(context: click.Context, parameter: click.Parameter, values: tuple[s
 @click.option(
     "--allow-tool", "tools", metavar="GLOB", multiple=True, help="Allow these tools alone; may be given again."
 )
-@click.option(
-    "--header",
-    "headers",
-    metavar="NAME:VALUE",
-    multiple=True,
-    callback=_headers,
-    help="Send this header field to the server with every request; may be given again.",
-)
+@_header_option
 @click.option(
     "--audit",
     metavar="FILE",
@@ -174,14 +177,7 @@ def check(file: str) -> None:
 
 @main.command()
 @click.argument("url")
-@click.option(
-    "--header",
-    "headers",
-    metavar="NAME:VALUE",
-    multiple=True,
-    callback=_headers,
-    help="Send this header field to the server with every request; may be given again.",
-)
+@_header_option
 @click.option(
     "--timeout",
     "patience",

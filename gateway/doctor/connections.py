@@ -13,16 +13,14 @@ from multidict import MultiMapping
 from yarl import URL
 
 from ..protocol.headers import SESSION_ID, media_type
-from ..relay.upstream import Connector
+from ..relay.upstream import POOL_IDLE, Connector
 from ..wire.strict import dumps
 from .client import EVENT_STREAM, JSON, NoReply
 from .report import Level
 from .visit import Dialect, Visit
 
-__all__ = ["POOL_IDLE", "anomalies", "keep_alive"]
+__all__ = ["anomalies", "keep_alive"]
 
-# How long the gateway keeps an idle connection to an upstream, in seconds (``gateway.relay.upstream``).
-POOL_IDLE = 4.0
 # Longer than any watch: it is the server that is to close the connection.
 _FOREVER = 600.0
 

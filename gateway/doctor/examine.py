@@ -7,6 +7,7 @@ import contextlib
 
 from ..config import Limits, Upstream
 from ..protocol.revisions import LEGACY
+from ..relay.upstream import POOL_IDLE
 from . import connections, credentials, eras, sessions, strictness
 from .advice import conclude
 from .client import Client, NoReply
@@ -19,7 +20,7 @@ from .visit import Dialect, Visit
 __all__ = ["IDLE", "examine"]
 
 # An idle connection is watched for a little longer than the gateway would keep it.
-IDLE = connections.POOL_IDLE + 0.5
+IDLE = POOL_IDLE + 0.5
 # So many requests may run into their timeout before nothing more is asked.
 _REQUESTS_IN_VAIN = 12
 

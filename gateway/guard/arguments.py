@@ -55,7 +55,6 @@ class ArgumentsHook:
         rules = [*default_rules(), *(rule for file in read.rules_files for rule in read_rules(Path(file)))]
         check_known(read.disable, [rule.id for rule in rules], "disable")
         chosen = select(rules, read.disable)
-        self._rule_ids = tuple(rule.id for rule in chosen)
         wants_secrets = self._secrets != "off" or any(rule.secrets not in (None, "off") for rule in self._rules)
         self._detector = Detector(chosen) if wants_secrets else None
         hosts = read.server_requests.elicitation_hosts

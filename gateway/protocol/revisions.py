@@ -18,7 +18,6 @@ class Revision:
     ``stateless``      no initialize, no session, every request carries its own envelope in ``_meta`` (rules 6.1, 6.23)
     ``version_header`` clients send MCP-Protocol-Version after initialize (rule 3.10)
     ``mirrored``       Mcp-Method and Mcp-Name mirror the body and must agree with it (rules 6.5, 6.6)
-    ``disconnect_cancels`` a client that goes away has cancelled its request (rules 4.6, 7.4)
     ``batches``            a body or an event may be an array of messages (rules 2.5, 2.8, 4.9)
     ``server_requests``    the server may send requests to the client on a stream (rules 4.1, 7.2)
     """
@@ -27,7 +26,6 @@ class Revision:
     stateless: bool = False
     version_header: bool = True
     mirrored: bool = False
-    disconnect_cancels: bool = False
     batches: bool = False
     server_requests: bool = True
 
@@ -40,7 +38,7 @@ REVISIONS = MappingProxyType(
             Revision("2025-03-26", version_header=False, batches=True),
             Revision("2025-06-18"),
             Revision("2025-11-25"),
-            Revision("2026-07-28", stateless=True, mirrored=True, disconnect_cancels=True, server_requests=False),
+            Revision("2026-07-28", stateless=True, mirrored=True, server_requests=False),
         )
     }
 )

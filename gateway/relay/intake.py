@@ -270,9 +270,8 @@ class Intake(AnsweredExchange):
             if isinstance(name, str):
                 headers = self.site.tool_headers[self.upstream]
                 headers.check(self.head.fields, name, message.params.get("arguments"))  # rule 6.15
-        revision = None if self.revision is None else self.revision
         self.site.tasks.check_request(
-            self.client, self.upstream, message.method, message.params, now, revision=revision
+            self.client, self.upstream, message.method, message.params, now, revision=self.revision
         )
 
     def _is_obsolete(self, message: Message) -> bool:

@@ -29,10 +29,14 @@ from .exchange import Forward
 if TYPE_CHECKING:
     from ..config import Limits, Upstream
 
-__all__ = ["Connector", "Content", "Pool", "UpstreamAnswer", "blame"]
+__all__ = ["POOL_IDLE", "Connector", "Content", "Pool", "UpstreamAnswer", "blame"]
 
 # What one read of an answer may bring at most (twice this): larger reads hold up the loop while they are parsed.
 READ_SIZE = 64 * 1024
+
+# How long a connection waits in the pool, in seconds.  Shorter than what servers keep idle ones for (uvicorn: 5 s): a
+# request on a connection that is being closed fails, and a tools/call is not sent twice.
+POOL_IDLE = 4.0
 
 # How long an upstream may take to finish a stream whose answer has been relayed, before its connection is given up.
 LINGER = 1.0
@@ -127,9 +131,8 @@ class Pool:
 
     def _session(self) -> ClientSession:
         limits = self._limits
-        # Shorter than what servers keep idle connections for (uvicorn: 5 s): a request on a connection that is being
-        # closed fails, and a tools/call is not sent twice.
-        reuse: dict[str, Any] = {"force_close": True} if self._upstream.force_close else {"keepalive_timeout": 4.0}
+        force_close = self._upstream.force_close
+        reuse: dict[str, Any] = {"force_close": True} if force_close else {"keepalive_timeout": POOL_IDLE}
         connector = Connector(limit=0, ssl=self._tls(), **reuse)
         session = ClientSession(
             connector=connector,
