@@ -119,7 +119,8 @@ class DataServer(web.Server):
         self.limits = limits = site.config.limits
         super().__init__(
             handler,
-            # A client that goes away cancels its handler, and that closes the upstream: also on a silent stream.
+            # A client that goes away cancels its handler, and that closes the upstream: also on a silent stream.  In
+            # 2026-07-28 that is a cancellation, before it is just the disconnect that it was (rules 7.4, 4.6).
             handler_cancellation=True,
             auto_decompress=False,
             access_log=None,
