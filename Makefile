@@ -2,19 +2,24 @@
 #   make PYTHON=python3.12 test      another interpreter for a new .venv
 #   make test PYTEST_ARGS='-k sse'   a part of the tests
 #   make conformance UPSTREAM=URL    the suite with a server of yours, which must be running
+#   make fuzz FUZZ_ARGS='--target json --inputs 10000'
+#   make bench BENCH_ARGS=--quick    a look, in two minutes (docs/benchmarks.md)
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
+FUZZ_ARGS ?=
+INSTRUCTIONS_ARGS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 # The targets share one environment and one console; make -j gains nothing and must not break anything.
 .NOTPARALLEL:
-.PHONY: help run test check lint types imports configuration documentation conformance clean
+.PHONY: help run test check lint types imports configuration documentation conformance bench bench-instructions fuzz clean
 
 help: ## what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: .venv/stamp-run ## the demonstration: a real MCP client and server with the gateway between them
 	$(BIN)/python -m scripts.demo
@@ -24,6 +29,15 @@ test: .venv/stamp-test ## all tests
 
 conformance: .venv/stamp-test ## the official conformance suite, directly and through the gateway
 	$(BIN)/python -m scripts.conformance $(if $(UPSTREAM),--upstream '$(UPSTREAM)')
+
+bench: .venv/stamp-bench ## calls, streams, large results: the gateway beside nginx, haproxy and bare relays
+	$(BIN)/python -m scripts.bench $(BENCH_ARGS)
+
+bench-instructions: .venv/stamp-run ## what the core costs on fixed inputs, in instructions, beside the last release (docs/fuzzing.md)
+	$(BIN)/python -m scripts.instructions $(INSTRUCTIONS_ARGS)
+
+fuzz: .venv/stamp-test ## properties of all that reads foreign bytes, on more than 10^6 inputs (docs/fuzzing.md)
+	$(BIN)/python -m scripts.fuzz $(FUZZ_ARGS)
 
 check: lint types imports configuration documentation ## everything that can be said about the code without running it
 
@@ -44,7 +58,7 @@ configuration: .venv/stamp-check ## mcpgw check on config/gateway.yaml and every
 documentation: .venv/stamp-check ## what the documents say of the code is so (tests/test_docs.py)
 	$(BIN)/python -m pytest -q tests/test_docs.py tests/test_rules.py
 
-.venv/stamp-run .venv/stamp-test .venv/stamp-check: .venv/stamp-%: setup.cfg pyproject.toml
+.venv/stamp-run .venv/stamp-test .venv/stamp-check .venv/stamp-bench: .venv/stamp-%: setup.cfg pyproject.toml scripts/environment.py
 	@$(PYTHON) scripts/environment.py $*
 
 clean: ## remove .venv and everything else that was made

@@ -6,14 +6,15 @@ import asyncio
 import datetime
 import json
 import logging
+import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from aiohttp import web
 
 from . import __version__, systemd
-from .config import Config, explain
+from .config import Config, ConfigErrors, Problem, explain
 from .protocol.errors import AuditUnavailable
 from .record.entry import entry
 from .relay.admin import Admin
@@ -27,15 +28,20 @@ __all__ = ["Gateway", "main", "serve"]
 
 _log = logging.getLogger(__name__)
 
+# Takes the place of ``listen.short_lane`` where it is set: "on" or "off".
+SHORT_LANE = "MCPGW_SHORT_LANE"
+
 
 class Gateway:
     """One process's gateway.  ``async with Gateway(config) as gateway`` serves until the block ends.
 
-    ``config`` has the ports that were really opened, where the given one said 0.
+    ``config`` has the ports that were really opened, where the given one said 0, and the lane that ``MCPGW_SHORT_LANE``
+    names.  Raises OSError, ConfigErrors.
     """
 
     def __init__(self, config: Config) -> None:
         assert_c_parser()
+        config = _with_lane(config, os.environ)
         # Bound before anything is built from the configuration: with port 0 only now is it known what Host to expect.
         self._data_socket = listen(config.listen.host, config.listen.port)
         try:
@@ -61,14 +67,25 @@ class Gateway:
     async def _open(self) -> Gateway:
         config, site = self.config, self.site
         site.audit.open()
+        site.audit.batch(asyncio.get_running_loop().call_later)
         site.audit.write({**entry("started"), "version": __version__})
         self.pools.update((name, open_pool(name, each, config.limits)) for name, each in config.upstreams.items())
         self.handler = Endpoint(site, self.pools)
-        server = DataServer(site, self.handler)
+        server = DataServer(site, self.handler, self._lanes() if config.listen.short_lane else {})
         admin = web.Server(Admin(site, self.pools), access_log=None, handler_cancellation=True)
         self._runners.append(await start(server, self._data_socket, 1.0))
         self._runners.append(await start(admin, self._admin_socket, 1.0))
         return self
+
+    def _lanes(self) -> dict[str, Pool]:
+        """The pools that have a short lane, by the paths of their endpoints."""
+        lanes = {
+            f"/{name}/mcp": pool
+            for name, pool in self.pools.items()
+            if pool.has_short_lane and not self.site.chains[name].asks
+        }
+        default = f"/{self.config.default_upstream}/mcp"
+        return {**lanes, "/mcp": lanes[default]} if default in lanes else lanes
 
     async def __aexit__(self, *_: object) -> None:
         self.site.draining = True
@@ -97,6 +114,15 @@ class Gateway:
     def describe(self) -> list[str]:
         """What is served where, for whom, with which hooks: a line each."""
         return explain(self.config)
+
+
+def _with_lane(config: Config, environ: Mapping[str, str]) -> Config:
+    named = environ.get(SHORT_LANE)
+    if named is None:
+        return config
+    if named not in ("on", "off"):
+        raise ConfigErrors([Problem("environment", None, SHORT_LANE, "expected on or off")])
+    return config.model_copy(update={"listen": config.listen.model_copy(update={"short_lane": named == "on"})})
 
 
 def _with_ports(config: Config, port: int, admin_port: int) -> Config:
@@ -141,6 +167,9 @@ def main(config: Config, *, announce: Callable[[Gateway], None]) -> int:
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(serve(config, announce))
+    except ConfigErrors as error:
+        _log.error("cannot start: %s", error)
+        return 2
     except OSError as error:
         _log.error("cannot start: %s", error)
         return 1

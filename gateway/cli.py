@@ -342,8 +342,8 @@ def _load(file: str) -> Config:
 
 def _guard_mistakes(config: Config) -> Iterator[tuple[str, str]]:
     """What only the hooks themselves and the pattern compilers can tell."""
-    from .guard.chain import HookConfigError, build
     from .guard.glob import GlobError, Globs
+    from .guard.loading import HookConfigError, build
     from .guard.uri import UriPatterns
 
     for position, entry in enumerate(config.hooks):

@@ -1,10 +1,10 @@
-"""Makes the project's own Python environment in .venv, for `make run`, `make test` and `make check`.
+"""Makes the project's own Python environment in .venv, for `make run`, `make test`, `make check` and `make bench`.
 
-    python3 scripts/environment.py run|test|check
+    python3 scripts/environment.py run|test|check|bench
 
 Needs nothing but Python 3.11 or later.  What is installed already is left alone, and then no network is needed.  Of
-what only tests need beyond Python, Node.js comes as a Python package and the rest as Debian packages, where the user is
-root; otherwise one line says how to get it, and the tests that need it are skipped.
+what only tests and the benchmark need beyond Python, Node.js comes as a Python package and the rest as Debian
+packages, where the user is root; otherwise one line says how to get it, and what needs it is left out.
 """
 
 from __future__ import annotations
@@ -24,13 +24,18 @@ PYTHON = VENV / "bin" / "python"
 PIP_INSTALL = (PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
 
 # A stamp says that its stage was installed from the setup.cfg of that time.
-STAGES = {"run": "speed,demo", "test": "speed,demo,test", "check": "speed,demo,test,check"}
-SOURCES = (PROJECT / "setup.cfg", PROJECT / "pyproject.toml")
+STAGES = {"run": "speed,demo", "test": "speed,demo,test", "check": "speed,demo,test,check", "bench": "speed,demo"}
+SOURCES = (PROJECT / "setup.cfg", PROJECT / "pyproject.toml", Path(__file__).resolve())
 
 # The TypeScript SDK's needs (`crypto` is global); Debian 12 has Node.js 18.
 NODE = (20,)
-# Program -> Debian package, for tests alone.
-PROGRAMS = {"systemd-analyze": "systemd", "curl": "curl"}
+# Program -> Debian packages: for the benchmark, which compiles its stub and its load generator, and for tests.
+BENCH_PROGRAMS = {"cc": "gcc libc6-dev", "nginx": "nginx", "haproxy": "haproxy"}
+PROGRAMS = {"systemd-analyze": "systemd", "curl": "curl", **BENCH_PROGRAMS}
+# Those of them that Debian starts, at once and with the machine.  Tests start their own.
+SERVICES = ("nginx", "haproxy")
+# Asked by Debian's packages before they start a service; 101 forbids it (invoke-rc.d(8)).
+POLICY = Path("/usr/sbin/policy-rc.d")
 
 
 def main(arguments: list[str]) -> None:
@@ -39,7 +44,8 @@ def main(arguments: list[str]) -> None:
     if len(arguments) != 1 or arguments[0] not in STAGES:
         fail(f"usage: environment.py {'|'.join(STAGES)}")
     stage = arguments[0]
-    os.environ["PATH"] = f"{PYTHON.parent}{os.pathsep}{os.environ['PATH']}"
+    # Debian keeps servers in a folder that not every user's PATH has.
+    os.environ["PATH"] = f"{PYTHON.parent}{os.pathsep}{os.environ['PATH']}{os.pathsep}/usr/sbin"
     with one_at_a_time():
         if is_fresh(stage):
             return
@@ -48,8 +54,10 @@ def main(arguments: list[str]) -> None:
         if not run(*PIP_INSTALL, "--editable", f"{PROJECT}[{STAGES[stage]}]"):
             fail("pip could not install the dependencies (see above): is there a network, or a package index?")
         if stage == "test":
-            install_programs()
+            install_programs(PROGRAMS)
             install_node()
+        elif stage == "bench":
+            install_programs(BENCH_PROGRAMS)
         stamp("run").touch()
         stamp(stage).touch()
 
@@ -85,13 +93,17 @@ def make_venv() -> None:
     fail("this Python cannot make a virtual environment. On Debian or Ubuntu: sudo apt-get install python3-venv")
 
 
-def install_programs() -> None:
-    absent = [program for program in PROGRAMS if shutil.which(program) is None]
+def install_programs(programs: dict[str, str]) -> None:
+    absent = [program for program in programs if shutil.which(program) is None]
     if absent:
-        install_packages(" ".join(PROGRAMS[program] for program in absent))
+        with no_service_starts():
+            install_packages(" ".join(programs[program] for program in absent))
+        if os.geteuid() == 0 and shutil.which("systemctl"):
+            for service in (each for each in SERVICES if each in absent and shutil.which(each)):
+                works("systemctl", "disable", f"{service}.service")
     for program in absent:
         if shutil.which(program) is None:
-            say(f"MISSING {program}: some tests will be skipped. Debian, Ubuntu: apt-get install {PROGRAMS[program]}")
+            say(f"MISSING {program}: what needs it is left out. Debian, Ubuntu: apt-get install {programs[program]}")
 
 
 def install_node() -> None:
@@ -120,6 +132,25 @@ def install_packages(packages: str) -> None:
     if not run(*install):
         run("apt-get", "update", "-qq")
         run(*install)
+
+
+@contextlib.contextmanager
+def no_service_starts() -> Iterator[None]:
+    """Debian packages start no service, on port 80 say, while this lasts.  A policy that is there already stays."""
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        yield
+        return
+    try:
+        with POLICY.open("x") as policy:
+            policy.write("#!/bin/sh\nexit 101\n")
+            os.fchmod(policy.fileno(), 0o755)
+    except FileExistsError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        POLICY.unlink()
 
 
 @contextlib.contextmanager

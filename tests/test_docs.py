@@ -82,6 +82,7 @@ FORMS = {
     "name": [values.UpstreamName, values.CallerName, values.HookName],
     "name or `*`": [values.UpstreamReference],
     "pattern": [values.Pattern, values.UpstreamPattern],
+    "size or `unlimited`": [units.OptionalSize],
     "digest": [values.Digest],
     "digest or list of digests": [values.Digests],
     "date and time": [values.Moment],

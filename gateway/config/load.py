@@ -159,7 +159,7 @@ class _Reading:
             if not any(_related(path, wrong) for wrong in self._wrong):
                 self._report(self._as_written(path), _message(detail, path))
             # Left out already, and now it is missing: what it is missing from goes too.
-            self._wrong.add(path[:-1] if path in self._wrong else path)
+            self._wrong.add(path[:-1] if path in self._wrong and len(path) > 1 else path)
         return True
 
     def _key(self, text: str) -> Key:

@@ -20,7 +20,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from .document import dotted
-from .units import Count, Duration, OptionalDuration, PortNumber, Size, Switch
+from .units import Count, Duration, OptionalDuration, OptionalSize, PortNumber, Size, Switch
 from .values import (
     Authority,
     CallerName,
@@ -85,6 +85,11 @@ class Listen(Section):
     default_upstream: UpstreamName | None = Field(
         default=None, description="The upstream that is served at `/mcp` too. Absent: the only one, if there is one."
     )
+    short_lane: Switch = Field(
+        default=True,
+        description="Whether plain requests are relayed without a task for each; what is decided about them is the same. "
+        "`MCPGW_SHORT_LANE=on` or `off` in the environment takes its place.",
+    )
 
     @property
     def base_url(self) -> str:
@@ -124,6 +129,11 @@ class Upstream(Section):
     connections: Count = Field(default=100, description="Calls at once; more are answered with 503.")
     streams: Count = Field(default=1000, description="Open GET streams at once; more are answered with 503.")
     force_close: Switch = Field(default=False, description="`true`: a new connection for every request.")
+    max_result_size: OptionalSize = Field(
+        default=None,
+        description="Largest result. Absent or `unlimited`: any; what is larger than `limits.inline_message` is "
+        "judged as it streams.",
+    )
     min_revision: RevisionName | None = Field(
         default=None, description="The oldest protocol revision that is spoken with it. Absent: the oldest there is."
     )
@@ -312,6 +322,10 @@ class Limits(Section):
     max_batch: Count = Field(default=50, description="Most messages in one batch (revision 2025-03-26).")
     json_depth: Count = Field(default=64, le=128, description="Deepest nesting of JSON; 128 at most.")
     json_nodes: Count = Field(default=250_000, description="Most values in one JSON message.")
+    streamed_members: Count = Field(
+        default=50_000,
+        description="Most members of the objects that are open at once in a result that is judged as it streams.",
+    )
     json_number_chars: Count = Field(default=128, le=308, description="Longest JSON number; 308 at most.")
     header_timeout: Duration = Field(default=10.0, description="Time for a request's header to arrive.")
     body_idle_timeout: Duration = Field(default=10.0, description="Longest pause within a request's body.")

@@ -9,8 +9,8 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 __all__ = [
-    "Count", "Duration", "OptionalDuration", "PortNumber", "Size", "Switch",
-    "duration", "format_size", "size", "switch", "whole_number",
+    "Count", "Duration", "OptionalDuration", "OptionalSize", "PortNumber", "Size", "Switch",
+    "duration", "format_size", "optional_size", "size", "switch", "whole_number",
 ]  # fmt: skip
 
 _SIZES = {"": 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
@@ -29,6 +29,15 @@ def size(value: object) -> int:
     if match is None:
         raise ValueError("expected a size such as 64KiB, 1MiB or a number of bytes")
     return int(match[1]) * _SIZES[match[2] or ""]
+
+
+def optional_size(value: object) -> int | None:
+    """``unlimited`` (None), or what ``size`` understands, but 0.  Raises ValueError."""
+    if value is None or value == "unlimited":
+        return None
+    if value in (0, "0"):
+        raise ValueError("expected a size of 1 or more, or unlimited")
+    return size(value)
 
 
 def duration(value: object) -> float:
@@ -69,6 +78,9 @@ def format_size(value: int) -> str:
 
 Size = Annotated[int, BeforeValidator(size), Field(ge=1)]
 """A positive number of bytes."""
+
+OptionalSize = Annotated[int | None, BeforeValidator(optional_size)]
+"""A positive number of bytes, or None for as many as there are."""
 
 Duration = Annotated[float, BeforeValidator(duration), Field(gt=0)]
 """A positive number of seconds."""

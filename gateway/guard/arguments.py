@@ -21,7 +21,7 @@ from .edit import pointer, strings
 from .egress import Egress, UrlRefused, read_url
 from .forms import asked_secret, elicitations
 from .glob import Globs
-from .hook import PASS, Block, Exchange, Finding, Verdict
+from .hook import PASS, Block, Exchange, Finding, Pass, Verdict
 from .ruleset import check_known, default_rules, read_rules, select
 from .schemas import Misfit, Schemas, SchemaUnusable
 
@@ -76,6 +76,12 @@ class ArgumentsHook:
                 self._learn(message.result.get("tools"))
             elif message.method == "tools/call" and self._output != "off":
                 return self._judge_output(message, exchange)
+        return PASS
+
+    def windows(self, message: Message, exchange: Exchange) -> Pass | None:
+        """Lists are learned, and results compared with their schema, whole."""
+        if message.method == "tools/list" or (message.method == "tools/call" and self._output != "off"):
+            return None
         return PASS
 
     # -- what a client sends ------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-__all__ = ["BIDI", "INVISIBLE", "SUSPECT_RE2", "TERMINAL", "clean"]
+__all__ = ["BIDI", "ESCAPE_SEQUENCE", "INVISIBLE", "SUSPECT", "SUSPECT_RE2", "TERMINAL", "clean"]
 
 # What the three kinds are called in findings.
 TERMINAL = "terminal-controls"
@@ -52,15 +52,17 @@ _TERMINAL = re.compile(_class(_TERMINAL_RANGES, escape=r"\U%08x"))
 _BIDI = re.compile(_class(_BIDI_RANGES, escape=r"\U%08x"))
 # Tag sequences that Unicode recommends for interchange (RGI): black flag, subdivision, cancel tag.
 _FLAGS = "|".join("".join(chr(0xE0000 + ord(c)) for c in name) for name in ("gbeng", "gbsct", "gbwls"))
-_SUSPECT = _class(_TERMINAL_RANGES, _BIDI_RANGES, _INVISIBLE_RANGES, escape=r"\U%08x")
-_SUSPECT_RUN = re.compile(f"\U0001f3f4(?:{_FLAGS})\U000e007f|{_SUSPECT}+")
+# The same for ``re``.
+SUSPECT = _class(_TERMINAL_RANGES, _BIDI_RANGES, _INVISIBLE_RANGES, escape=r"\U%08x")
+_SUSPECT_RUN = re.compile(f"\U0001f3f4(?:{_FLAGS})\U000e007f|{SUSPECT}+")
 # ECMA-48: CSI sequences; OSC, DCS, SOS, PM and APC strings with their terminator; two-character sequences.  Possessive,
 # so that text without a terminator is gone over once.
-_ESCAPE_SEQUENCE = re.compile(
+ESCAPE_SEQUENCE = (
     r"(?:\x1b\[|\x9b)[0-?]*+[ -/]*+[@-~]"
-    r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*+(?:\x07|\x1b\\|\x9c)"
+    r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x90\x98\x9c-\x9f]*+(?:\x07|\x1b\\|\x9c)"
     r"|\x1b[ -/]*+[0-~]"
 )
+_ESCAPE_SEQUENCE = re.compile(ESCAPE_SEQUENCE)
 
 _ZWNJ, _ZWJ, _VS15, _VS16 = "\u200c", "\u200d", "\ufe0e", "\ufe0f"
 _KEYCAP = "\u20e3"

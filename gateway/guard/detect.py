@@ -10,23 +10,31 @@ import bisect
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import re2  # type: ignore[import-untyped]
 
+from .checks import CHECKS, entropy
 from .controls import SUSPECT_RE2
-from .ruleset import Rule, RulesError, compile_pattern, is_anchored
+from .members import EmbeddedMembers
+from .normalise import BASE64_RE2, FOLDED_RE2, Normaliser
+from .prefilter import Engine, prefilter
+from .ruleset import Allowance, Rule, RulesError, after_escapes, compile_pattern, is_anchored, is_of_octets
 
-__all__ = ["Budget", "Detector", "Redaction", "TooManyMatches", "encode", "is_placeholder"]
-
-# RE2 keeps its DFA within this; the default of 8 MiB is too small for a few hundred rules without keywords.
-_SET_MEMORY = 64 << 20
+__all__ = [
+    "Budget", "Detector", "Match", "Redaction", "TooManyMatches", "encode", "is_placeholder", "is_stand_in",
+]  # fmt: skip
 
 # Matches that change nothing and cost as much as one that does, as far as a message's budget goes.
 _OTHERS_PER_HIT = 20
 
+_UNDONE_PER_OTHER = 50
+
 # Texts that are gone through at once, so that a message that runs out of its budget does so early.
 _TEXTS_AT_ONCE = 1000
+
+# How much of a line an allowance sees on each side of a match.
+_LINE_OCTETS = 512
 
 _STAND_INS = frozenset((b"password", b"passwd", b"pass", b"secret", b"token", b"pwd"))
 
@@ -43,17 +51,24 @@ class TooManyMatches(Exception):
 class Budget:
     """What matches of one message may cost together.
 
-    Each secret that is replaced counts, and of other matches - stand-ins, those that are only counted - each twenty.
+    Each secret that is replaced counts, of other matches - stand-ins, those that are only counted - each twenty, and of
+    disguises each thousand.
     """
 
     __slots__ = ("_left",)
 
     def __init__(self, hits: int) -> None:
-        self._left = hits * _OTHERS_PER_HIT
+        self._left: float = hits * _OTHERS_PER_HIT
 
     def spend(self, is_hit: bool) -> None:
         """Counts one match.  Raises TooManyMatches."""
         self._left -= _OTHERS_PER_HIT if is_hit else 1
+        if self._left < 0:
+            raise TooManyMatches
+
+    def spend_undone(self, count: int) -> None:
+        """Counts escapes and encodings that were undone to look under them.  Raises TooManyMatches."""
+        self._left -= count / _UNDONE_PER_OTHER
         if self._left < 0:
             raise TooManyMatches
 
@@ -66,64 +81,99 @@ class Redaction:
     counts: dict[str, int]
 
 
+class Match(NamedTuple):
+    """Where a rule matches, in octets; ``rule`` is its index."""
+
+    start: int
+    end: int
+    rule: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Allowed:
+    programs: tuple[Any, ...]
+    allowance: Allowance
+
+
 @dataclass(frozen=True, slots=True)
 class _Compiled:
     id: str
     program: Any
-    group: int
+    groups: tuple[int, ...]
     replacement: bytes
     redacts: bool
-    skip_placeholders: bool
+    rule: Rule
+    allowed: tuple[_Allowed, ...]
     anchored: bool
 
 
 class Detector:
     """Rules, compiled.  ``redacting`` names the rules whose matches are replaced; the others are only counted.
 
-    ``members`` is a further pattern for the first pass, of members in JSON that is text.
+    ``members`` are looked for in the first pass too, in JSON that is text; ``engine`` is what makes that pass.
     """
 
-    __slots__ = ("_owners", "_rules", "_set")
+    __slots__ = ("_markers", "_members", "_owners", "_prefilter", "_rules")
 
     # What ``first_pass`` answers for control and invisible characters.
     CONTROLS = -1
     # And for ``members``.
     MEMBERS = -2
+    # And for escapes and wide forms, and for base64, under which secrets may be: see ``disguise``.
+    FOLDED = -3
+    PACKED = -4
 
-    def __init__(self, rules: Sequence[Rule], redacting: Iterable[str] = (), members: str | None = None) -> None:
+    def __init__(
+        self,
+        rules: Sequence[Rule],
+        redacting: Iterable[str] = (),
+        members: EmbeddedMembers | None = None,
+        engine: Engine = "re2",
+    ) -> None:
         replaced = frozenset(redacting)
         self._rules = tuple(_compile(rule, rule.id in replaced) for rule in rules)
-        options = re2.Options()
-        options.log_errors = False
-        options.max_mem = _SET_MEMORY
-        # Looser than the rules themselves, so that a keyword is found however it is written.
-        options.case_sensitive = False
-        self._set = re2.Set.SearchSet(options)
+        self._members = members
+        needles: list[str] = []
         self._owners: list[int] = []
-        for index, rule in enumerate(rules):
-            for needle in map(re2.escape, rule.keywords) if rule.keywords else (rule.pattern,):
-                self._add(needle, index)
-        self._add(SUSPECT_RE2, self.CONTROLS)
-        if members is not None:
-            self._add(members, self.MEMBERS)
-        try:
-            self._set.Compile()
-        except re2.error as error:
-            raise RulesError("the rules are too many or too large together; give them keywords") from error
-        for index, rule in enumerate(rules):
-            # A set that ran out of memory would find nothing and say nothing.
-            for word in rule.keywords:
-                if index not in self.first_pass(encode(word)):
-                    raise RulesError("the rules are too many or too large together; give them keywords")
 
-    def _add(self, needle: str, owner: int) -> None:
-        self._set.Add(needle.encode())
-        self._owners.append(owner)
+        foreign: set[int] = set()
+
+        def add(needle: str, owner: int, is_plain: bool = True) -> None:
+            if not is_plain:
+                foreign.add(len(needles))
+            needles.append(needle)
+            self._owners.append(owner)
+
+        for index, rule in enumerate(rules):
+            if rule.prefilter is not None:
+                add(after_escapes(rule.prefilter), index, is_of_octets(rule.prefilter))
+            elif not rule.keywords:
+                add(after_escapes(rule.pattern), index, is_of_octets(rule.pattern))
+            for word in rule.keywords if rule.prefilter is None else ():
+                add(re2.escape(word), index)
+        add(SUSPECT_RE2, self.CONTROLS)
+        if members is not None:
+            add(members.pattern, self.MEMBERS)
+        normalisers: frozenset[Normaliser] = frozenset().union(*(rule.normalise for rule in rules))
+        marks = {self.CONTROLS: SUSPECT_RE2}
+        if normalisers - {"base64", "zero-width"}:
+            marks[self.FOLDED] = FOLDED_RE2
+            add(FOLDED_RE2, self.FOLDED)
+        if "base64" in normalisers:
+            marks[self.PACKED] = BASE64_RE2
+            add(BASE64_RE2, self.PACKED)
+        self._markers = {mark: _compile(Rule("mark", "(?i)" + pattern), False) for mark, pattern in marks.items()}
+        self._prefilter = prefilter(engine, needles, foreign)
+        # A set that ran out of memory would find nothing and say nothing.
+        probes = [(index, word) for index, rule in enumerate(rules) if rule.prefilter is None for word in rule.keywords]
+        for index, word in [*probes, (self.CONTROLS, "\x00")]:
+            if index not in self.first_pass(encode(word)):
+                raise RulesError("the rules are too many or too large together; give them keywords")
 
     def first_pass(self, text: bytes) -> tuple[int, ...]:
-        """Which rules could match somewhere in the text, in their order; MEMBERS and CONTROLS first."""
-        hits = self._set.Match(text)
-        if hits is None:
+        """Which rules could match somewhere in the text, in their order; before them the marks, which are negative."""
+        hits = self._prefilter.matches(text)
+        if not hits:
             return ()
         return tuple(sorted({self._owners[hit] for hit in hits}))
 
@@ -138,11 +188,47 @@ class Detector:
         )
 
     def locate(self, candidates: Iterable[int], texts: Sequence[bytes]) -> Iterator[int]:
-        """Indexes of those texts that a candidate rule may match, in order.  Linear in their total length."""
-        rules = tuple(self._rules[candidate] for candidate in candidates)
+        """Indexes of those texts that a candidate may match, in order.  Linear in their total length.
+
+        Of the marks, those of characters and disguises can be located as rules are.
+        """
+        rules = tuple(self._rules[index] if index >= 0 else self._markers[index] for index in candidates)
         for start in range(0, len(texts), _TEXTS_AT_ONCE) if rules else ():
             part = texts[start : start + _TEXTS_AT_ONCE]
             yield from (start + index for index in _locate(rules, part))
+
+    def matches(self, candidates: Iterable[int], text: bytes, budget: Budget) -> Iterator[Match]:
+        """Where the candidate rules match, rule by rule; stand-ins and honest matches are left out.
+
+        Raises TooManyMatches.
+        """
+        for candidate in candidates:
+            rule = self._rules[candidate]
+            for found in rule.program.finditer(text):
+                start, end = _secret(rule, found)
+                if start == end:
+                    continue
+                accepted = _accept(rule, found, text, start, end)
+                budget.spend(accepted > 0 and rule.redacts)
+                if accepted:
+                    yield Match(start, start + accepted, candidate)
+
+    def spans(self, rule: int, text: bytes, offset: int, budget: Budget) -> Iterator[tuple[int, int, int, int]]:
+        """Where one rule matches from an offset on, which has no match under way: where the match begins and ends, and
+        where the secret does that is in it.  Stand-ins and honest matches are counted.  Raises TooManyMatches."""
+        compiled = self._rules[rule]
+        for found in compiled.program.finditer(text, offset):
+            start, end = _secret(compiled, found)
+            accepted = _accept(compiled, found, text, start, end) if start < end else 0
+            if accepted:
+                yield found.start(), found.end(), start, start + accepted
+            else:
+                budget.spend(False)
+
+    def prefix_end(self, rule: int, text: bytes) -> int | None:
+        """Where a match ends that the text begins with; None where it does not."""
+        found = self._rules[rule].program.match(text)
+        return None if found is None else int(found.end())
 
     def redact(self, candidates: Iterable[int], text: bytes, budget: Budget) -> Redaction | None:
         """The text with what the candidate rules find in it replaced; None when they find nothing.
@@ -150,29 +236,68 @@ class Detector:
         Raises TooManyMatches.
         """
         counts: dict[str, int] = {}
+        text = self.redact_octets(candidates, text, budget, counts)
+        return Redaction(text.decode("utf-8", "surrogatepass"), counts) if counts else None
+
+    def redact_octets(self, candidates: Iterable[int], text: bytes, budget: Budget, counts: dict[str, int]) -> bytes:
+        """The same for what need not be UTF-8; adds to the counts how often each rule matched."""
         for candidate in candidates:
             rule = self._rules[candidate]
             pieces: list[bytes] = []
-            end = 0
-            count = 0
-            for match in rule.program.finditer(text):
-                start, stop = match.span(rule.group)
-                if start < 0 or start == stop:
-                    continue
-                secret = text[start:stop]
-                if secret.startswith(b"[redacted:") or (rule.skip_placeholders and is_placeholder(secret)):
-                    budget.spend(False)
-                    continue
-                budget.spend(rule.redacts)
+            last = count = 0
+            for start, end, _ in self.matches((candidate,), text, budget):
                 count += 1
-                pieces += (text[end:start], rule.replacement)
-                end = stop
+                pieces += (text[last:start], rule.replacement)
+                last = end
             if count:
-                counts[rule.id] = count
+                counts[rule.id] = counts.get(rule.id, 0) + count
                 if rule.redacts:
-                    pieces.append(text[end:])
+                    pieces.append(text[last:])
                     text = b"".join(pieces)
-        return Redaction(text.decode("utf-8", "surrogatepass"), counts) if counts else None
+        return text
+
+    def normalisers(self, rule: int) -> frozenset[Normaliser]:
+        """Under which disguises a rule looks."""
+        return self._rules[rule].rule.normalise
+
+
+def _secret(rule: _Compiled, match: Any) -> tuple[int, int]:
+    """Where in a match the secret is; an empty stretch where there is none."""
+    for group in rule.groups:
+        start, end = match.span(group)
+        if start < end:
+            return start, end
+    return 0, 0
+
+
+def _accept(rule: _Compiled, match: Any, text: bytes, start: int, end: int) -> int:
+    """How many octets from the start are a secret; 0 for what is honest."""
+    secret = text[start:end]
+    if secret.startswith(b"[redacted:") or (rule.rule.skip_placeholders and is_placeholder(secret)):
+        return 0
+    if rule.rule.entropy and entropy(secret) <= rule.rule.entropy:
+        return 0
+    if any(_is_allowed(allowed, match, text, secret) for allowed in rule.allowed):
+        return 0
+    return end - start if rule.rule.check is None else CHECKS[rule.rule.check](secret)
+
+
+def _is_allowed(allowed: _Allowed, match: Any, text: bytes, secret: bytes) -> bool:
+    allowance = allowed.allowance
+    target = secret
+    if allowance.target != "secret":
+        first, last = match.span()
+        if allowance.target == "line":
+            first = text.rfind(b"\n", max(first - _LINE_OCTETS, 0), first) + 1 or max(first - _LINE_OCTETS, 0)
+            behind = text.find(b"\n", last, last + _LINE_OCTETS)
+            last = behind if behind >= 0 else last + _LINE_OCTETS
+        target = text[first:last]
+    by_pattern = any(program.search(target) is not None for program in allowed.programs)
+    lower = secret.lower()
+    by_word = any(word.encode() in lower for word in allowance.words)
+    if allowance.both and allowance.patterns and allowance.words:
+        return by_pattern and by_word
+    return by_pattern or by_word
 
 
 def _locate(rules: Iterable[_Compiled], texts: Sequence[bytes]) -> list[int]:
@@ -201,15 +326,25 @@ def is_placeholder(secret: bytes) -> bool:
     return len(set(secret[-16:])) < 5 or b"EXAMPLE" in secret.upper()
 
 
+def is_stand_in(secret: bytes) -> bool:
+    """Whether the text of a member is a placeholder, ours or somebody else's."""
+    return secret.startswith(b"[redacted:") or is_placeholder(secret)
+
+
 def _compile(rule: Rule, redacts: bool) -> _Compiled:
-    program = compile_pattern(rule.pattern, f"rule {rule.id}")
+    program = compile_pattern(after_escapes(rule.pattern), f"rule {rule.id}")
+    groups = (rule.group,) if rule.group is not None else tuple(range(1, program.groups + 1)) or (0,)
     return _Compiled(
         rule.id,
         program,
-        1 if program.groups else 0,
+        (*groups, 0) if rule.whole_if_empty else groups,
         b"[redacted:" + rule.id.encode() + b"]",
         redacts,
-        rule.skip_placeholders,
+        rule,
+        tuple(
+            _Allowed(tuple(compile_pattern(pattern, f"rule {rule.id}") for pattern in allowance.patterns), allowance)
+            for allowance in rule.allowed
+        ),
         # These mean the edges of one string, but the first passes see many strings joined.
         is_anchored(rule.pattern),
     )

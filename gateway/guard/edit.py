@@ -69,6 +69,10 @@ class Edits:
         if final:
             self._final.add(place)
 
+    def get(self, text: Text) -> str | None:
+        """The string that takes the place of one, if any does."""
+        return (self._names if text.is_name else self._values).get((*text.path, text.member))
+
     def is_final(self, text: Text) -> bool:
         """Whether the value at the place was changed for good."""
         return not text.is_name and (*text.path, text.member) in self._final

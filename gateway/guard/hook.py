@@ -7,7 +7,7 @@ that is not here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -17,7 +17,7 @@ from ..protocol.message import Call, Message
 if TYPE_CHECKING:
     from ..config import Policy
 
-__all__ = ["PASS", "AsyncHook", "Block", "Drop", "Exchange", "Finding", "Hook", "Pass", "Replace", "Verdict"]
+__all__ = ["PASS", "AsyncHook", "Block", "Drop", "Exchange", "Finding", "Hold", "Hook", "Pass", "Replace", "Verdict"]
 
 
 class Pass:
@@ -48,12 +48,31 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Withhold the message and answer its request with this error."""
+    """Withhold the message and answer its request with this error.
+
+    ``ends``: nothing more of the server's stream passes either, and all requests that wait for it get the error.
+    """
 
     error: Refusal
+    ends: bool = False
 
 
-Verdict = Pass | Replace | Drop | Block
+@dataclass(slots=True, eq=False)
+class Hold:
+    """Keep back a server's notification for now, while messages that are none of its business overtake it.
+
+    ``until``   when it has to go at the latest, by ``exchange.now``.  The hook may change it later: one whose time has
+                come goes before the message that is being judged.  It goes sooner when the answer does, when the
+                stream ends, and when too much is held.
+    ``release`` is called once, when it goes, and says what becomes of it: any other verdict.  What hooks further down
+                the chain have to say comes after that.
+    """
+
+    until: float
+    release: Callable[[], Verdict]
+
+
+Verdict = Pass | Replace | Drop | Block | Hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +102,7 @@ class Exchange:
     ``revision`` the protocol revision spoken, such as ``2025-11-25``; None before it is known (initialize)
     ``call``     the client's request that this exchange serves; None for notifications, responses and GET streams
     ``client_capabilities`` what the client declared
+    ``now``      what time it is: monotonic seconds, as of the read that brought the message
     ``state``    room for a hook's own data, by hook name; lives as long as the exchange
     """
 
@@ -96,6 +116,7 @@ class Exchange:
     client_capabilities: Mapping[str, Any] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     state: dict[str, Any] = field(default_factory=dict)
+    now: float = 0.0
 
     def note(self, finding: Finding) -> None:
         """Record a finding with this exchange."""

@@ -1,27 +1,24 @@
 """The ``injection`` hook: instructions to a model in what servers send back.
 
-A server's results, resources, prompts and messages are data, but a model reads them as it reads its user.  Rules about
-prose are guesses: each has points, and what is done with a message depends on their sum.  By default findings are
+A server's results, resources, prompts and messages are data, but a model reads them as it reads its user.  What is done
+with a message depends on the points of the rules (``instructions``) that find something in it.  By default findings are
 recorded and nothing else is done.
 """
 
 from __future__ import annotations
 
 import functools
-import re
-import unicodedata
-from collections.abc import Iterable
 from typing import Any, Literal, get_args
 
-from ..protocol.errors import ContentBlocked
 from ..protocol.message import Message, Sender
 from ..wire.envelope import Kind
-from .controls import SUSPECT_RE2
-from .detect import Detector, encode
+from .detect import encode
 from .edit import Edits, Place, Text, pointer, strings
-from .hook import PASS, Block, Exchange, Finding, Replace, Verdict
-from .pinning.scan import PATTERNS
-from .ruleset import Rule, RulesError
+from .hook import PASS, Block, Exchange, Finding, Pass, Replace, Verdict
+from .injection_streamed import InjectionWindows, blocked
+from .instructions import POINTS, Passage, Tally, plain
+from .ruleset import RulesError
+from .windows import Windows
 
 __all__ = ["NOTE", "POINTS", "InjectionHook"]
 
@@ -34,136 +31,6 @@ NOTE = (
 
 # Results that the hook ``pins`` judges, which withholds single definitions where this one could only take all of them.
 _DEFINITIONS = frozenset(("tools/list", "prompts/list", "initialize", "server/discover"))
-
-_TALK = (
-    r"(?:conversation|chat[ _-]?(?:history|log)|message[ _-]?history|system[ _-]?prompt|context[ _-]?window"
-    r"|(?:last|previous|recent|all)\s+(?:\d+\s+|few\s+|of\s+)?(?:the\s+|your\s+)?messages"
-)
-# What a link would carry in its query: the conversation, or a place to fill it in.
-_CARRIED = (
-    r"(?:conversation|chat_?history|message_?history|system_?prompt|user_?(?:data|input|messages?)|context_?window)"
-)
-# Patterns are searched without regard to case, and each string has a line feed before it.  Keywords are single words,
-# because what is between words may be a line's end.
-_RULES = (
-    (2, "override", PATTERNS["override"], ("ignore", "disregard", "forget", "override", "bypass")),
-    (
-        2,
-        "dismissal",
-        r"\b(?:ignore|disregard|forget)\s+(?:(?:everything|anything|all)\s+)?(?:of\s+)?(?:the\s+|that\s+(?:is|was|came)\s+)?"
-        r"(?:above\b|before\s+this\b|preceding\b)|\b(?:ignore|disregard|forget)\s+(?:what(?:ever)?|everything|anything)"
-        r"\s+(?:that\s+)?(?:you(?:'ve|\s+have|\s+were)?|i|the\s+user)\s+(?:been\s+)?(?:told|said|asked)",
-        ("ignore", "disregard", "forget"),
-    ),
-    (
-        2,
-        "persona",
-        r"\byou\s+are\s+(?:now\s+)?in\s+(?:a\s+|an\s+)?[a-z]{1,20}\s+mode\b"
-        r"|\byou\s+are\s+(?:now|no\s+longer)\s+(?:\w+\s+){0,3}"
-        r"(?:dan|jailbroken|unrestricted|unfiltered|uncensored|bound|subject|restricted|assistants?|chatbot|ai)\b"
-        r"|\bfrom\s+now\s+on,?\s+you\s+(?:are|will|must|shall|should)\b"
-        r"|\b(?:new|updated|revised|real)\s+(?:system\s+prompt|(?:system\s+)?instructions?\s+(?:for\s+(?:you|the\s+\w+)|"
-        r"from\s+the\s+\w+)?)\s*:",
-        ("you", "prompt", "instruction"),
-    ),
-    (
-        3,
-        "protocol-tag",
-        r"</\s*(?:tool|function)_?(?:call_?)?(?:results?|response|outputs?|calls?)\s*>|\[/?INST\]|<</?SYS>>"
-        r"|<\|(?:im_(?:start|end)|(?:start|end)_header_id|eot_id|begin_of_text|endoftext|system|user|assistant)\|>",
-        ("tool", "function", "inst]", "sys>>", "<|"),
-    ),
-    (
-        2,
-        "role-tag",
-        r"</?\s*(?:system|assistant|developer)(?:[-_ ](?:prompt|messages?|instructions?|reminder|override))?\s*>"
-        r"|\n\s*(?:#{1,6}\s*|\*\*)(?:system|assistant|developer|human)(?:\s+(?:prompt|message|instructions?))?\s*(?:\*\*)?:"
-        r"|\n\s*#{1,6}\s*(?:system\s+prompt|(?:new|system)\s+instructions?)\s*\n",
-        ("system", "assistant", "developer", "human", "instruction"),
-    ),
-    (
-        3,
-        "hidden-comment",
-        r"(?:<!--(?:[^>]|[^-]>)*?|\[//\]:\s*#\s*[(\"'][^\n]*?)"
-        r"(?:\b(?:assistants?|llms?|chatgpt|claude|copilot|gemini|(?:ai|language)\s+(?:agents?|models?|assistants?))"
-        r"\s*(?:[:,]|\b(?:must|should|please|shall)\b)"
-        r"|\b(?:ignore|disregard)\s+(?:all|any|previous|prior|the\s+user)\b|\bdo\s+not\s+(?:tell|mention|inform)\b)",
-        ("<!--", "[//]:"),
-    ),
-    (
-        2,
-        "concealment",
-        PATTERNS["concealment"],
-        ("tell", "mention", "inform", "show", "reveal", "disclos", "notify", "alert", "report", "keep", "silent",
-         "secretly", "covertly"),
-    ),
-    (2, "drain", PATTERNS["drain"], ("conversation", "history", "prompt", "message", "context")),
-    (
-        3,
-        "exfiltration",
-        r"\b(?:send|e-?mail|post|upload|forward|transmit|submit|exfiltrate|leak|reveal|deliver|copy)\b[^.\n]{0,60}\b"
-        + _TALK
-        + r"|(?:your|the\s+user'?s|all)\s+(?:\w+\s+)?(?:credentials|secrets|(?:api|private)\s+keys?|passwords?|tokens))"
-        r"\b[^\n]{0,40}\bto\b[^\n]{0,40}(?:https?://|\w@\w)",
-        ("http", "@"),
-    ),
-    (
-        3,
-        "leaking-link",
-        r"(?:\]\(|(?:src|href)\s*=)\s*[<\"']?https?://[^\s)]*[?&#;][^\s)]*=[^\s)&]*" + _CARRIED
-        + r"|!\[[^\]\n]*\]\(\s*<?https?://[^\s)]*[?&][\w-]+=(?:\{|<|\[|\$|%7b)",
-        ("](", "src", "href"),
-    ),
-    (
-        2,
-        "render-this",
-        r"\b(?:always|must|please|now)\s+(?:include|embed|render|display|insert|add|append|show)\s+"
-        r"(?:this|the\s+(?:following|above))\s+(?:markdown\s+)?(?:image|link|picture|url|pixel|markdown)\b",
-        ("image", "link", "picture", "url", "pixel", "markdown"),
-    ),
-    (
-        1,
-        "tool-call",
-        r"\b(?:call|invoke|execute|trigger)\s+(?:the\s+)?(?:tool\s+[`'\"]?[\w./-]+|[`'\"]?[\w./-]+[`'\"]?\s+tool)[`'\"]?"
-        r"\s+(?:with|using|to|and\s+pass)\b"
-        r"|\b(?:call|invoke)\s+[`'\"]?[a-z0-9]+(?:[_.-][a-z0-9]+)+[`'\"]?\s+with\b",
-        ("call", "invoke", "tool"),
-    ),
-)  # fmt: skip
-POINTS = {name: points for points, name, _, _ in _RULES}
-"""What each rule adds to the sum, by rule id."""
-
-_NAMES = tuple(POINTS)
-# A phrase in quotation marks is more often spoken of than spoken.
-_QUOTED_POINTS = 1
-_QUOTED = re.compile('"[^"\n]{1,60}+"|`[^`\n]{1,60}+`|“[^“”\n]{1,60}+”|«[^«»\n]{1,60}+»')
-
-# Characters that stand for ASCII in compatibility forms (NFKC): full-width, mathematical, circled, ligatures.  A table,
-# because normalising a text takes the square of the time where combining marks follow one another.
-_FORMS = (
-    (0xA0, 0xFF), (0x132, 0x2FF), (0x1D2C, 0x1DBF), (0x2000, 0x217F), (0x2460, 0x24FF), (0x3000, 0x3000),
-    (0xFB00, 0xFB06), (0xFE10, 0xFE6B), (0xFF01, 0xFF5E), (0x1D400, 0x1D7FF), (0x1F100, 0x1F1FF),
-)  # fmt: skip
-_PLAIN = {
-    code: plain
-    for first, last in _FORMS
-    for code in range(first, last + 1)
-    if (plain := unicodedata.normalize("NFKC", chr(code))).isascii()
-}
-# What nobody sees goes, so that it hides nothing between letters.
-_PLAIN |= {
-    code: ""
-    for first, last in re.findall(r"\\x\{(\w+)\}-\\x\{(\w+)\}", SUSPECT_RE2)
-    for code in range(int(first, 16), int(last, 16) + 1)
-}
-_STRANGE = re.compile(r"[^\t\n\r -~]+")
-_COLOUR = re.compile(r"\x1b\[[0-9;:]*+m")
-# The tag characters repeat ASCII where nobody sees it.
-_TAG_TEXT = re.compile("[\U000e0020-\U000e007e]+")
-_FROM_TAGS = {code: code - 0xE0000 for code in range(0xE0020, 0xE007F)}
-
-# Texts in which a rule found nothing but quotations; after so many they count as said, for looking takes its time.
-_MAX_QUOTATIONS = 100
 
 
 class InjectionHook:
@@ -183,71 +50,47 @@ class InjectionHook:
             raise RulesError("threshold: expected a whole number of 1 or more")
         self._action = action
         self._threshold = threshold
-        self._detector = _detector()
 
     def on_message(self, message: Message, exchange: Exchange) -> Verdict:
         """Passes, marks or blocks a message of the server; passes those of the client."""
-        if message.sender is Sender.CLIENT or (message.kind is Kind.RESULT and message.method in _DEFINITIONS):
+        if _is_left_alone(message):
             return PASS
-        text = "\n".join(_collect(message.document))
-        candidates = self._detector.first_pass(encode(text))
-        strange = Detector.CONTROLS in candidates or not text.isascii()
-        if strange:
-            plain = _plain(text)
-            strange = plain != text
-            text = plain
-            candidates = self._detector.first_pass(encode(text)) if strange else candidates
-        candidates = tuple(rule for rule in candidates if rule >= 0)
+        tally = Tally(counts=self._action != "flag")
+        text = encode("\n".join(_collect(message.document)))
+        folded = plain(text)
+        candidates = tally.candidates(folded)
         if candidates:
-            candidates = self._detector.second_pass(candidates, _views(text))
-        return self._examine(message, exchange, candidates, strange) if candidates else PASS
+            candidates = tally.matching(candidates, Passage(folded))
+        return self._examine(message, exchange, tally, candidates, folded != text) if candidates else PASS
 
-    def _examine(self, message: Message, exchange: Exchange, candidates: Iterable[int], strange: bool) -> Verdict:
+    def _examine(
+        self, message: Message, exchange: Exchange, tally: Tally, candidates: tuple[int, ...], is_strange: bool
+    ) -> Verdict:
         """The long way, for a message in which something seems to be."""
         entries = strings(message.document)
-        texts = [_plain(entry.text) if strange else entry.text for entry in entries]
-        views = list(map(_views, texts))
-        bare: dict[int, bytes] = {}
-        found: dict[str, int] = {}
-        score = 0
-        for rule in candidates:
-            name = _NAMES[rule]
-            quotations = 0
-            for index in self._detector.locate((rule,), views):
-                # The locations are those of texts that the rule may match.
-                if not self._detector.second_pass((rule,), views[index]):
-                    continue
-                found.setdefault(name, index)
-                if index not in bare:
-                    bare[index] = _views(_QUOTED.sub('""', texts[index]))
-                if quotations == _MAX_QUOTATIONS or self._detector.second_pass((rule,), bare[index]):
-                    score += POINTS[name]
-                    break
-                quotations += 1
-            else:
-                score += _QUOTED_POINTS if name in found else 0
-        reached = score >= self._threshold
+        texts = (encode(entry.text) for entry in entries)
+        found = tally.look(candidates, [Passage(plain(text) if is_strange else text) for text in texts])
+        reached = tally.score >= self._threshold
         action = "block" if reached and self._action == "block" else "flag"
-        for name, index in found.items():
+        for name, index in found:
             entry = entries[index]
             exchange.note(Finding(self.name, name, action, pointer((*entry.path, entry.member))))
         if reached and self._action == "mark":
             document = _marked(message.document)
             return PASS if document is None else Replace(message.with_document(document))
-        if action == "block":
-            return Block(
-                ContentBlocked(
-                    "the server's message holds what looks like instructions to a model and was withheld",
-                    reason="injection",
-                    key="hooks",
-                )
-            )
-        return PASS
+        return Block(blocked()) if action == "block" else PASS
+
+    def windows(self, message: Message, exchange: Exchange) -> Windows | Pass | None:
+        """As ``windows`` says: answers of the server in windows; whole, where a note may have to go first."""
+        if _is_left_alone(message):
+            return PASS
+        if self._action == "mark":
+            return None
+        return InjectionWindows(self.name, exchange, self._threshold if self._action == "block" else None)
 
 
-@functools.cache
-def _detector() -> Detector:
-    return Detector([Rule(name, "(?i)" + pattern, keywords) for _, name, pattern, keywords in _RULES])
+def _is_left_alone(message: Message) -> bool:
+    return message.sender is Sender.CLIENT or (message.kind is Kind.RESULT and message.method in _DEFINITIONS)
 
 
 def _collect(document: dict[str, Any]) -> list[str]:
@@ -266,29 +109,6 @@ def _collect(document: dict[str, Any]) -> list[str]:
             elif kind is dict or kind is list:
                 stack.append(value)
     return texts
-
-
-def _plain(text: str) -> str:
-    """The text as a model may take it: plain letters, nothing invisible between them, what tags spell at the end."""
-    hidden = "" if text.isascii() else "\n".join(_TAG_TEXT.findall(text)).translate(_FROM_TAGS)
-    plain = _STRANGE.sub(_fold, _COLOUR.sub("", text))
-    return f"{plain}\n{hidden}" if hidden else plain
-
-
-def _fold(match: re.Match[str]) -> str:
-    return match.group().translate(_PLAIN)
-
-
-def _views(text: str) -> bytes:
-    """What rules are tried on: the text, and with more than one line, the text with the lines of a paragraph joined.
-
-    Nothing that a pattern means by white space is at the end, so that no match goes on in another text.
-    """
-    encoded = b"\n" + encode(text)
-    if b"\n" in encoded[1:]:
-        joined = encoded.replace(b"\r", b"").replace(b"\n\n", b"\0").replace(b"\n", b" ").replace(b"\0", b"\n\n")
-        encoded += b"\n\0\n" + joined
-    return encoded + b"\n\0"
 
 
 # -- marks -------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ Time is an argument (seconds of a monotonic clock); nothing here waits.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -50,7 +50,8 @@ class Bucket:
         time = int(now * 1_000_000)
         if time > self._latest:
             if self._level < self._capacity:
-                self._level = min(self._capacity, self._level + (time - self._latest) * self._rate)
+                level = self._level + (time - self._latest) * self._rate
+                self._level = level if level < self._capacity else self._capacity
             self._latest = time
         if self._level >= self._enough:
             return 0.0
@@ -145,7 +146,10 @@ class Concurrency:
     def enter_call(self, client: str, policy_name: str) -> None:
         """A call begins; raises TooManyConcurrent.  Each call that entered must leave, once."""
         limit = self._policies[policy_name].max_concurrent_calls
-        _enter(self._calls, client, limit, "calls", f"policies.{policy_name}.max_concurrent_calls")
+        count = self._calls.get(client, 0)
+        if count >= limit:
+            raise _too_many(limit, "calls", f"policies.{policy_name}.max_concurrent_calls")
+        self._calls[client] = count + 1
 
     def leave_call(self, client: str) -> None:
         """A call ended; raises ValueError when none had begun."""
@@ -154,7 +158,10 @@ class Concurrency:
     def enter_stream(self, client: str, policy_name: str) -> None:
         """A stream opens; raises TooManyConcurrent.  Each stream that entered must leave, once."""
         limit = self._policies[policy_name].max_concurrent_streams
-        _enter(self._streams, client, limit, "streams", f"policies.{policy_name}.max_concurrent_streams")
+        count = self._streams.get(client, 0)
+        if count >= limit:
+            raise _too_many(limit, "streams", f"policies.{policy_name}.max_concurrent_streams")
+        self._streams[client] = count + 1
 
     def leave_stream(self, client: str) -> None:
         """A stream closed; raises ValueError when none was open."""
@@ -187,7 +194,9 @@ def _bucket(rate: int, burst: int | None) -> Bucket:
     return Bucket(rate, burst or max(1, rate // 6))
 
 
-def _charge(limits: Iterable[_Limit], now: float) -> None:
+def _charge(limits: Sequence[_Limit], now: float) -> None:
+    if len(limits) == 1 and limits[0].bucket.take(now) == 0.0:
+        return
     longest, slowest = 0.0, None
     for limit in limits:
         wait = limit.bucket.wait(now)
@@ -204,13 +213,10 @@ def _charge(limits: Iterable[_Limit], now: float) -> None:
         limit.bucket.take(now)
 
 
-def _enter(counts: dict[str, int], client: str, limit: int, what: str, key: str) -> None:
-    count = counts.get(client, 0)
-    if count >= limit:
-        raise TooManyConcurrent(
-            f"more than {limit} {what} at once", key=key, headers={"Retry-After": "1"}, data={"retry_after_ms": 1000}
-        )
-    counts[client] = count + 1
+def _too_many(limit: int, what: str, key: str) -> TooManyConcurrent:
+    return TooManyConcurrent(
+        f"more than {limit} {what} at once", key=key, headers={"Retry-After": "1"}, data={"retry_after_ms": 1000}
+    )
 
 
 def _leave(counts: dict[str, int], client: str) -> None:

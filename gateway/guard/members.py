@@ -76,7 +76,7 @@ def _value(level: int) -> str:
 
     A quote belongs to the value only if one more level of escaping is before it, and each two levels cancel out.
     """
-    quote = rf'\\{{{level}}}"'
+    quote = (rf"\\{{{level}}}" if level else "") + '"'
     period = 2 * (level + 1)
     inner = period - 1
     return (

@@ -21,7 +21,7 @@ from ..protocol.message import Message, Sender
 from ..wire.envelope import Kind
 from ..wire.names import fold
 from ..wire.strict import dumps
-from .hook import PASS, Block, Exchange, Finding, Replace, Verdict
+from .hook import PASS, Block, Exchange, Finding, Pass, Replace, Verdict
 from .pinning.definition import FAMILIES, INSTRUCTIONS, PROMPT, TOOL, Family
 from .pinning.lock import DEFAULT_FOLDER, Lock, read_folder
 from .pinning.look_alikes import skeleton
@@ -92,6 +92,10 @@ class PinsHook:
         if message.kind is Kind.NOTIFICATION and method in _CHANGES:
             self._state(exchange).books[_CHANGES[method].word].change()
         return PASS
+
+    def windows(self, message: Message, exchange: Exchange) -> Pass | None:
+        """Definitions are compared whole; what tools and prompts answer is not looked at."""
+        return None if message.method in _LISTS or message.method in _OPENINGS else PASS
 
     def _state(self, exchange: Exchange) -> _State:
         state = self._states.get(exchange.upstream)

@@ -14,8 +14,9 @@ from ..protocol.errors import ContentBlocked, MethodNotFound, PolicyDenied, Refu
 from ..protocol.message import Message, Sender
 from ..protocol.methods import LIFECYCLE, METHODS, Listing, missing_capability
 from ..wire.envelope import Kind
+from ..wire.names import Cleared
 from .glob import Globs
-from .hook import PASS, Block, Drop, Exchange, Finding, Replace, Verdict
+from .hook import PASS, Block, Drop, Exchange, Finding, Pass, Replace, Verdict
 from .uri import UriPatterns, UriRefused, normalise, normalise_template
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ __all__ = ["PolicyHook", "upstream_allowed"]
 
 # JSON-RPC code of 2025-11-25's URLElicitationRequired: its data asks the client to open URLs (rule 7.23).
 _URL_ELICITATION_REQUIRED = -32042
+
+
+# Lists, which hold what each client may use.
+_FILTERED = frozenset(("tools/list", "prompts/list", "resources/list", "resources/templates/list"))
 
 
 class _Subject(NamedTuple):
@@ -80,6 +85,10 @@ class PolicyHook:
             return _judge_notification(message, exchange, rules)
         return _judge_error(message, exchange, rules)
 
+    def windows(self, message: Message, exchange: Exchange) -> Pass | None:
+        """Lists are filtered whole; of other results nothing matters but what asks the client for input."""
+        return None if message.method in _FILTERED else PASS
+
     def _judge_result(self, message: Message, exchange: Exchange, rules: _Rules) -> Verdict:
         result = message.result
         refusal = _refuse_input_requests(result, exchange, rules)
@@ -92,7 +101,18 @@ class PolicyHook:
 class _Rules:
     """One policy, compiled."""
 
-    __slots__ = ("_judges", "filters", "methods", "name", "policy", "prompts", "resources", "server_requests", "tools")
+    __slots__ = (
+        "_judges",
+        "_requests",
+        "filters",
+        "methods",
+        "name",
+        "policy",
+        "prompts",
+        "resources",
+        "server_requests",
+        "tools",
+    )
 
     def __init__(self, name: str, policy: Policy) -> None:
         self.name = name
@@ -111,6 +131,14 @@ class _Rules:
             "subscriptions/listen": self._judge_listen,
             "completion/complete": self._judge_completion,
         }
+        # Requests whose method is allowed, and what else there is to judge of them.
+        self._requests = {
+            name: self._judges.get(name)
+            for name, method in METHODS.items()
+            if Sender.CLIENT in method.senders
+            and method.kind is Kind.REQUEST
+            and (name in LIFECYCLE or name in self.methods)
+        }
         self.filters = {
             "tools/list": _Filter("tools/list", self.tools.__contains__, "*" in policy.allowed_tools),
             "prompts/list": _Filter("prompts/list", self.prompts.__contains__, "*" in policy.allowed_prompts),
@@ -125,6 +153,9 @@ class _Rules:
     def judge_call(self, message: Message) -> Verdict:
         """A request or notification of the client."""
         name = message.method or ""
+        if message.kind is Kind.REQUEST and name in self._requests:
+            judge = self._requests[name]
+            return PASS if judge is None else judge(message)
         method = METHODS.get(name)
         if method is not None and Sender.CLIENT in method.senders:
             if method.kind is not message.kind:
@@ -276,6 +307,8 @@ def _judge_error(message: Message, exchange: Exchange, rules: _Rules) -> Verdict
 
 def _refuse_input_requests(body: Mapping[str, Any], exchange: Exchange, rules: _Rules) -> Refusal | None:
     """Requests of the server inside a result or a task (rules 7.12, 11.4), judged like requests of their own."""
+    if _asks_nothing(body):
+        return None
     for member in body:
         # Clients on some SDKs read input_requests as well.
         if _fold(member) != "inputrequests":
@@ -343,6 +376,9 @@ def _with_params(message: Message, members: dict[str, Any]) -> Replace:
 
 def _fold(member: str) -> str:
     return member.replace("_", "").replace("-", "").casefold()
+
+
+_asks_nothing = Cleared(lambda member: _fold(member) == "inputrequests")
 
 
 def _quote(name: Any) -> str:

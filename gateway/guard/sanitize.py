@@ -8,25 +8,35 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
+from ..config.units import duration
 from ..protocol.errors import ContentBlocked
 from ..protocol.message import Message, Sender
 from ..wire.envelope import Kind
-from .controls import BIDI, INVISIBLE, TERMINAL, clean
-from .detect import Budget, Detector, TooManyMatches, encode, is_placeholder
-from .edit import Edits, Place, Text, pointer, strings
-from .hook import PASS, Block, Exchange, Finding, Replace, Verdict
+from .blocks import Joined, join
+from .controls import BIDI, INVISIBLE, TERMINAL
+from .detect import Budget, Detector, TooManyMatches, encode, is_stand_in
+from .edit import Edits, Place, Text, strings
+from .flows import Flows, Held, OnSplit, Seams, Split
+from .hook import PASS, Block, Exchange, Pass, Replace, Verdict
 from .members import DEFAULT_MEMBERS, EmbeddedMembers, normalise
-from .ruleset import Action, RulesError, check_action, check_known, default_rules, read_rules, select
+from .prefilter import check_engine
+from .ruleset import (
+    Action,
+    RulesError,
+    check_action,
+    check_known,
+    default_rules,
+    optional_rules,
+    read_rules,
+    select,
+)
+from .search import SCHEMAS, SECRET_MEMBER, Controls, Notes, Search
+from .streamed import SanitizedWindows
+from .windows import Windows
 
 __all__ = ["SECRET_MEMBER", "Controls", "SanitizeHook"]
-
-Controls = Literal["strip", "flag", "off"]
-
-# The rule that goes by the name of a member instead of by a pattern.
-SECRET_MEMBER = "secret-member"  # noqa: S105
-_MEMBER_PLACEHOLDER = b"[redacted:secret-member]"
 
 # Results that define what a model is told to work with (rule 14): invisible text there is an instruction in disguise.
 _DEFINITIONS = frozenset(
@@ -43,11 +53,7 @@ _PROTOCOL_META = frozenset(("progressToken", "traceparent", "tracestate", "bagga
 _PROTOCOL_META_PREFIX = "io.modelcontextprotocol/"
 _BODIES = frozenset((("result",), ("params",)))
 _METAS = frozenset((("result", "_meta"), ("params", "_meta")))
-# Below these a member called "password" defines one, it does not hold one.
-_SCHEMAS = frozenset(("inputSchema", "outputSchema", "requestedSchema"))
 
-# Distinct places noted per message; beyond that only the number grows, so that a message cannot flood the record.
-_MAX_PLACES = 32
 # Member names known to be harmless; peers choose them, so the number is bounded.
 _MEMORY = 8192
 
@@ -59,12 +65,16 @@ class SanitizeHook:
     ``rules_files``   files with further rules, relative to the working directory
     ``action``        what is done with a match of a rule that does not say: ``redact``, ``block`` or ``flag``
     ``actions``       what is done with matches of certain rules, by rule id
+    ``enable``        ids of rules that are only used when asked for: cards, accounts, addresses, telephone numbers
     ``disable``       ids of rules that are not used
+    ``engine``        what makes the first pass over a message: ``re2`` or ``hyperscan``
     ``definitions``   control and invisible characters in what defines tools, prompts, resources and the server:
                       ``strip``, ``flag`` or ``off``
     ``results``       the same for everything else that an upstream sends
     ``max_hits``      how many secrets a message may hold; one with more is blocked, because going through it would hold
                       up everybody else's
+    ``max_hold``      how long a notification is held whose text may be the beginning of a secret: a duration; 0: never
+    ``on_split``      what is done when a secret goes on whose beginning is out: ``flag``, or ``end`` the stream
     """
 
     name = "sanitize"
@@ -76,13 +86,23 @@ class SanitizeHook:
         rules_files: str | Iterable[str] = (),
         action: str = "redact",
         actions: Mapping[str, str] | None = None,
+        enable: Iterable[str] = (),
         disable: Iterable[str] = (),
+        engine: str = "re2",
         definitions: str = "strip",
         results: str = "flag",
         max_hits: int = 1000,
+        max_hold: str | float = "50ms",
+        on_split: str = "flag",
     ) -> None:
         files = (rules_files,) if isinstance(rules_files, str) else tuple(rules_files)
-        rules = [*default_rules(), *(rule for file in files for rule in read_rules(Path(file)))]
+        enabled = _names(enable, "enable")
+        check_known(enabled, [rule.id for rule in optional_rules()], "enable")
+        rules = [
+            *default_rules(),
+            *(rule for rule in optional_rules() if rule.id in enabled),
+            *(rule for file in files for rule in read_rules(Path(file))),
+        ]
         known = [rule.id for rule in rules] + [SECRET_MEMBER, TERMINAL, INVISIBLE, BIDI]
         disabled = _names(disable, "disable")
         check_known(disabled, known, "disable")
@@ -98,29 +118,73 @@ class SanitizeHook:
             self._members = DEFAULT_MEMBERS | {normalise(member) for member in _names(members, "members")}
             self._embedded = EmbeddedMembers(self._members)
         redacting = (rule.id for rule in chosen if self._actions[rule.id] == "redact")
-        self._detector = Detector(chosen, redacting, self._embedded.pattern if self._embedded else None)
-        self._blocking = frozenset(index for index, rule in enumerate(chosen) if self._actions[rule.id] == "block")
+        self._detector = Detector(chosen, redacting, self._embedded, check_engine(engine, "engine"))
         self._ignored_controls = frozenset(disabled)
         self._definitions = _controls(definitions, "definitions")
         self._results = _controls(results, "results")
         if type(max_hits) is not int or max_hits < 1:
             raise RulesError("max_hits: expected a whole number of 1 or more")
         self._max_hits = max_hits
-        self._harmless: set[str] = set()
+        self._search = Search(
+            self._detector, chosen, self._actions, self._members, self._embedded, self._ignored_controls
+        )
+        self._harmless = self._search.harmless
+        hold = _duration(max_hold, "max_hold")
+        self._seams = Seams(self._detector, chosen, self._actions, _is_protocol, hold, _on_split(on_split), max_hits)
 
     def on_message(self, message: Message, exchange: Exchange) -> Verdict:
         """Passes, replaces or blocks a message of the server; passes those of the client."""
         if message.sender is Sender.CLIENT:
             return PASS
+        if message.kind is Kind.NOTIFICATION and "params" in message.document:
+            return self._judge_flow(message, exchange)
+        return self._judge(message, exchange)
+
+    def _judge_flow(self, message: Message, exchange: Exchange) -> Verdict:
+        """A notification, whose strings may go on with those of earlier ones."""
+        flows = exchange.state.get(self.name)
+        if flows is None:
+            flows = exchange.state[self.name] = Flows(self._seams, self.name)
+
+        def release(held: Held) -> Verdict:
+            passed = flows.let_go(held)
+            if held.blocked is not None:
+                return self._block(held.blocked)
+            verdict = self._judge(passed, exchange)
+            return Replace(passed) if verdict is PASS and passed is not message else verdict
+
+        try:
+            held = flows.take(message, exchange, release)
+        except TooManyMatches:
+            return self._too_many()
+        except Split as split:
+            return Block(
+                ContentBlocked(
+                    f"a secret, rule {split.rule!r} of hook {self.name!r}, was cut in two by the server's messages",
+                    reason="split-secret",
+                    key="hooks",
+                    data={"rule": split.rule},
+                ),
+                ends=True,
+            )
+        if held is None:
+            return self._judge(message, exchange)
+        return held.hold or release(held)
+
+    def _judge(self, message: Message, exchange: Exchange) -> Verdict:
+        """One message by itself."""
         texts: list[str] = []
         suspicious = self._collect(message.document, texts)
+        joined = join(message.document)
+        if joined is not None:
+            texts.append(joined.text)
         text = encode("\n".join(texts))
         candidates = self._detector.first_pass(text)
         if candidates:
             candidates = self._detector.second_pass(candidates, text)
-        if not candidates and not suspicious:
+        if not suspicious and (not candidates or self._search.is_clear(candidates, texts)):
             return PASS
-        return self._examine(message, exchange, candidates)
+        return self._examine(message, exchange, candidates, joined)
 
     def _collect(self, document: dict[str, Any], texts: list[str]) -> bool:
         """Every string of the message, names and values; True when a member's name says that its text is a secret."""
@@ -149,175 +213,94 @@ class SanitizeHook:
                 continue
             if normalise(member) in self._members:
                 value = node[member]
-                found |= type(value) is str and value != "" and not _is_stand_in(encode(value))
+                found |= type(value) is str and value != "" and not is_stand_in(encode(value))
             elif len(member) <= 128:
                 if len(self._harmless) >= _MEMORY:
                     self._harmless.clear()
                 self._harmless.add(member)
         return found
 
-    def _examine(self, message: Message, exchange: Exchange, candidates: tuple[int, ...]) -> Verdict:
+    def _examine(
+        self, message: Message, exchange: Exchange, candidates: tuple[int, ...], joined: Joined | None
+    ) -> Verdict:
         """The long way, for a message in which something may be."""
         edits = Edits()
-        notes = _Notes(self.name)
+        notes = Notes(self.name)
         try:
-            blocked = self._search(message, candidates, edits, notes)
+            is_definition = message.kind is Kind.RESULT and message.method in _DEFINITIONS
+            characters = self._definitions if is_definition else self._results
+            found = [entry for entry in strings(message.document) if not _is_protocol(entry.path, entry.member)]
+            budget = Budget(self._max_hits)
+            blocked = (
+                self._search.find_split(joined, found, candidates, edits, notes, budget) if joined is not None else None
+            )
+            blocked = self._search.run(found, characters, candidates, edits, notes, budget) or blocked
         except TooManyMatches:
             notes.write(exchange, edits)
-            return Block(
-                ContentBlocked(
-                    f"the server's message holds more secrets than hook {self.name!r} goes through and was withheld",
-                    reason="too-many-secrets",
-                    key="hooks",
-                )
-            )
+            return self._too_many()
         notes.write(exchange, edits)
         if blocked is not None:
-            error = ContentBlocked(
-                f"the server's message matches rule {blocked!r} of hook {self.name!r} and was withheld",
-                key="hooks",
-                data={"rule": blocked},
-            )
-            return Block(error)
+            return self._block(blocked)
         return Replace(message.with_document(edits.apply(message.document))) if edits else PASS
 
-    def _search(self, message: Message, candidates: tuple[int, ...], edits: Edits, notes: _Notes) -> str | None:
-        """Fills edits and notes.  The rule that blocks the message, if one does.  Raises TooManyMatches."""
-        rules = tuple(index for index in candidates if index >= 0)
-        controls: Controls = "off"
-        if Detector.CONTROLS in candidates:
-            is_definition = message.kind is Kind.RESULT and message.method in _DEFINITIONS
-            controls = self._definitions if is_definition else self._results
-        budget = Budget(self._max_hits)
-        found = [entry for entry in strings(message.document) if not _is_protocol(entry.path, entry.member)]
-        # Invisible characters first: a token with one inside is found once it is gone.
-        stripped = controls != "off" and self._clean(found, controls, edits, notes)
-        encoded = [encode(entry.text) for entry in found]
-        has_embedded = Detector.MEMBERS in candidates
-        if stripped:
-            candidates = self._detector.first_pass(b"\n".join(encoded))
-            rules = tuple(index for index in candidates if index >= 0)
-            has_embedded = Detector.MEMBERS in candidates
-        # Rules that block look at the text as it came, before a member's name has it redacted.
-        blocked = None
-        blocking = tuple(index for index in rules if index in self._blocking)
-        for index in self._detector.locate(blocking, encoded):
-            redaction = self._detector.redact(blocking, encoded[index], budget)
-            for rule, count in redaction.counts.items() if redaction is not None else ():
-                notes.add(rule, "block", found[index].path, found[index].member, count)
-                blocked = blocked or rule
-        blocked = self._find_members(found, edits, notes, budget) or blocked
-        if has_embedded:
-            blocked = self._find_embedded(found, encoded, edits, notes, budget) or blocked
-        rules = tuple(index for index in rules if index not in self._blocking)
-        for index in self._detector.locate(rules, encoded):
-            entry = found[index]
-            if edits.is_final(entry):
-                continue
-            redaction = self._detector.redact(rules, encoded[index], budget)
-            if redaction is None:
-                continue
-            for rule, count in redaction.counts.items():
-                notes.add(rule, self._actions[rule], entry.path, entry.member, count)
-            if redaction.text != entry.text:
-                edits.set(entry.with_text(redaction.text))
-        return blocked
+    def _block(self, rule: str) -> Block:
+        return Block(
+            ContentBlocked(
+                f"the server's message matches rule {rule!r} of hook {self.name!r} and was withheld",
+                key="hooks",
+                data={"rule": rule},
+            )
+        )
 
-    def _clean(self, found: list[Text], controls: Controls, edits: Edits, notes: _Notes) -> bool:
-        """Strips or flags control and invisible characters.  Whether a text was changed."""
-        stripped = False
-        for index, entry in enumerate(found):
-            text, kinds = clean(entry.text)
-            kinds = kinds - self._ignored_controls
-            if not kinds:
-                continue
-            for kind in kinds:
-                notes.add(kind, controls, entry.path, entry.member)
-            if controls == "strip":
-                found[index] = entry.with_text(text)
-                edits.set(found[index])
-                stripped = True
-        return stripped
+    def _too_many(self) -> Block:
+        return Block(
+            ContentBlocked(
+                f"the server's message holds more secrets than hook {self.name!r} goes through and was withheld",
+                reason="too-many-secrets",
+                key="hooks",
+            )
+        )
 
-    def _find_members(self, found: list[Text], edits: Edits, notes: _Notes, budget: Budget) -> str | None:
-        """Redacts the text of members whose name says that it is a secret.  The rule, if it blocks."""
-        action = self._actions[SECRET_MEMBER]
-        blocked = None
-        for entry in found:
-            if entry.is_name or type(entry.member) is not str or entry.member in self._harmless:
-                continue
-            if normalise(entry.member) not in self._members or not _SCHEMAS.isdisjoint(entry.path):
-                continue
-            if not entry.text or _is_stand_in(encode(entry.text)):
-                continue
-            budget.spend(action == "redact")
-            notes.add(SECRET_MEMBER, action, entry.path, entry.member)
-            if action == "redact":
-                edits.set(entry.with_text(_MEMBER_PLACEHOLDER.decode()), final=True)
-            elif action == "block":
-                blocked = SECRET_MEMBER
-        return blocked
+    # -- a result that is too large to hold ---------------------------------------------------------------------------
 
-    def _find_embedded(
-        self, found: list[Text], encoded: list[bytes], edits: Edits, notes: _Notes, budget: Budget
-    ) -> str | None:
-        """The same for members of JSON that is text; what is around their values stays.  The rule, if it blocks."""
-        if self._embedded is None:
-            return None
-        action = self._actions[SECRET_MEMBER]
-        blocked = None
-        for index, entry in enumerate(found):
-            # Two quotes and a colon are the least that there is.
-            if entry.is_name or ":" not in entry.text or edits.is_final(entry) or not _SCHEMAS.isdisjoint(entry.path):
-                continue
-            text = encoded[index]
-            pieces: list[bytes] = []
-            count = last = 0
-            for start, end in self._embedded.values(text):
-                secret = text[start:end]
-                # Many backslashes are few characters, but escapes of something else.
-                if b"\\" not in secret and _is_stand_in(secret):
-                    budget.spend(False)
-                    continue
-                budget.spend(action == "redact")
-                count += 1
-                pieces += (text[last:start], _MEMBER_PLACEHOLDER)
-                last = end
-            if not count:
-                continue
-            notes.add(SECRET_MEMBER, action, entry.path, entry.member, count)
-            if action == "redact":
-                encoded[index] = b"".join((*pieces, text[last:]))
-                found[index] = entry.with_text(encoded[index].decode("utf-8", "surrogatepass"))
-                edits.set(found[index])
-            elif action == "block":
-                blocked = SECRET_MEMBER
-        return blocked
+    def windows(self, message: Message, exchange: Exchange) -> Windows | Pass:
+        """As ``windows`` says: answers of the server in windows."""
+        return SanitizedWindows(self, exchange) if message.sender is Sender.SERVER else PASS
 
+    def judge_strings(self, found: list[Text], exchange: Exchange, budget: Budget) -> tuple[Edits, Block | None]:
+        """Some of the strings of a result: what becomes of them, or why nothing may pass."""
+        edits = Edits()
+        notes = Notes(self.name)
+        found = [entry for entry in found if not _is_protocol(entry.path, entry.member)]
+        candidates = self._detector.first_pass(b"\n".join(encode(entry.text) for entry in found))
+        verdict = None
+        try:
+            blocked = self._search.run(found, self._results, candidates, edits, notes, budget)
+            verdict = self._block(blocked) if blocked is not None else None
+        except TooManyMatches:
+            verdict = self._too_many()
+        notes.write(exchange, edits)
+        return edits, verdict
 
-class _Notes:
-    """Findings of one message, counted by rule and place, and bounded."""
+    def leaves_alone(self, path: Place, member: str | int) -> bool:
+        """Whether a string is the protocol's own."""
+        return _is_protocol(path, member)
 
-    __slots__ = ("_counts", "_hook")
+    def is_secret(self, path: Place, member: str | int) -> bool:
+        """Whether the name of a member says that its text is a secret."""
+        return type(member) is str and normalise(member) in self._members and SCHEMAS.isdisjoint(path)
 
-    def __init__(self, hook: str) -> None:
-        self._hook = hook
-        self._counts: dict[tuple[str, str, Place | None], int] = {}
+    def embedded_values(self, text: bytes, path: Place) -> Iterable[tuple[int, int]]:
+        """Where the values of secret members are in a text that is JSON."""
+        return () if self._embedded is None or not SCHEMAS.isdisjoint(path) else self._embedded.values(text)
 
-    def add(self, rule: str, action: str, path: Place, member: str | int, count: int = 1) -> None:
-        key: tuple[str, str, Place | None] = (rule, action, (*path, member))
-        if key not in self._counts and len(self._counts) >= _MAX_PLACES:
-            key = (rule, action, None)
-        self._counts[key] = self._counts.get(key, 0) + count
+    def rule_action(self, index: int) -> tuple[str, Action]:
+        """As ``Search`` has it."""
+        return self._search.rule_action(index)
 
-    def write(self, exchange: Exchange, edits: Edits) -> None:
-        for (rule, action, place), count in self._counts.items():
-            text = "" if place is None else pointer(edits.renamed(place))
-            exchange.note(Finding(self._hook, rule, action, text, count))
-
-
-def _is_stand_in(secret: bytes) -> bool:
-    return secret.startswith(b"[redacted:") or is_placeholder(secret)
+    def placeholder(self, index: int) -> bytes:
+        """As ``Search`` has it."""
+        return self._search.placeholder(index)
 
 
 def _is_protocol(path: Place, member: str | int) -> bool:
@@ -341,4 +324,17 @@ def _names(value: Iterable[str], option: str) -> tuple[str, ...]:
 def _controls(value: str, option: str) -> Controls:
     if value not in get_args(Controls):
         raise RulesError(f"{option}: expected strip, flag or off, not {value!r}")
+    return value  # type: ignore[return-value]
+
+
+def _duration(value: object, option: str) -> float:
+    try:
+        return duration(value)
+    except ValueError as error:
+        raise RulesError(f"{option}: {error}") from error
+
+
+def _on_split(value: str) -> OnSplit:
+    if value not in get_args(OnSplit):
+        raise RulesError(f"on_split: expected flag or end, not {value!r}")
     return value  # type: ignore[return-value]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import hmac
+import math
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl
 
 from ..protocol.errors import AudienceError, Unauthenticated
+from ..wire.names import Cleared
 
 if TYPE_CHECKING:
     from ..config import Client, Policy
@@ -90,9 +92,9 @@ class Tokens:
         if len(authorization) > 1:
             raise self._invalid("more than one Authorization field")
         field = authorization[0]
-        if _SCHEME.match(field) is None:
-            raise self._no_credentials("the only authentication scheme here is Bearer")
         match = _BEARER.fullmatch(field) if len(field) <= _MAX_FIELD_CHARS else None
+        if match is None and _SCHEME.match(field) is None:
+            raise self._no_credentials("the only authentication scheme here is Bearer")
         if match is None or len(match[1]) > MAX_TOKEN_CHARS:
             raise self._invalid("the Authorization field does not hold exactly one bearer token")
         digest = hashlib.sha256(match[1].encode("ascii")).digest()
@@ -103,6 +105,14 @@ class Tokens:
         if holder.expires is not None and now >= holder.expires:
             raise self._invalid("the bearer token has expired", reason="token-expired")
         return holder.client
+
+    def valid_until(self, authorization: Sequence[str]) -> float:
+        """When credentials that were accepted expire, in POSIX seconds; infinity for those that do not."""
+        match = _BEARER.fullmatch(authorization[0]) if authorization else None
+        if match is None:
+            return math.inf
+        holder = self._holders[hashlib.sha256(match[1].encode("ascii")).digest()]
+        return math.inf if holder.expires is None else holder.expires.timestamp()
 
     def _no_credentials(self, message: str) -> Unauthenticated:
         # Without error=: the caller may not have known that it needs a token (RFC 6750, 3.1).
@@ -146,11 +156,16 @@ def token_in_body(document: Any) -> bool:
     """
     if type(document) is not dict:
         return False
+    if not _has_no_token(document):
+        return True
     params = document.get("params")
-    meta = params.get("_meta") if type(params) is dict else None
-    return any(
-        type(part) is dict and any(_folded(name) in _BODY_NAMES for name in part) for part in (document, params, meta)
-    )
+    if type(params) is not dict:
+        return False
+    meta = params.get("_meta")
+    return not _has_no_token(params) or (type(meta) is dict and not _has_no_token(meta))
+
+
+_has_no_token = Cleared(lambda name: _folded(name) in _BODY_NAMES)
 
 
 def _folded(name: str) -> str:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from ..wire.names import fold
+from ..wire.names import Cleared, fold
 from .errors import UpstreamProtocolError
 from .message import Call, Sender
 from .methods import METHODS, declares, exists, missing_capability
@@ -77,10 +77,8 @@ def check_result(
     """
     if revision is None or not revision.stateless:
         return None
-    for member in result:
-        folded = fold(member.replace("_", "").replace("-", ""))
-        if folded in _DECISIVE and _DECISIVE[folded] != member:
-            raise _bad_result("has a member in a spelling that only some clients read")
+    if not _spelled_right(result):
+        raise _bad_result("has a member in a spelling that only some clients read")
     kind = result.get("resultType", "complete")
     if kind == "input_required":
         _check_input_required(call, capabilities, result)
@@ -97,6 +95,13 @@ def check_result(
     elif call.method == "tasks/get" and "inputRequests" in result:
         _check_input_requests(capabilities, result["inputRequests"])
     return None
+
+
+def _is_misspelt(member: str) -> bool:
+    return _DECISIVE.get(fold(member.replace("_", "").replace("-", "")), member) != member
+
+
+_spelled_right = Cleared(_is_misspelt)
 
 
 def _check_input_required(call: Call, capabilities: Mapping[str, Any], result: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from multidict import MultiMapping
@@ -55,6 +56,10 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _USUAL_ACCEPT = ["application/json, text/event-stream"]
 _SENTINEL = re.compile(r"=\?base64\?(.*)\?=")
 
+# Values that are read once and remembered, up to this length; peers choose them, so their number is bounded too.
+_REMEMBERED = 256
+_VALUES = 256
+
 
 # Header fields as a case-insensitive multi-dict, as aiohttp has them.
 Fields = MultiMapping[str]
@@ -93,11 +98,24 @@ def check_content_type(fields: Fields) -> None:
     """Raises UnsupportedMediaType unless the body is said to be JSON in UTF-8, not compressed (rules 2.3, 2.22)."""
     if fields.get("Content-Encoding") is not None:
         raise UnsupportedMediaType("a request body must not be compressed: send it without Content-Encoding")
-    kind, parameters = media_type(fields.get("Content-Type"))
+    value = fields.get("Content-Type")
+    if value == "application/json":
+        return
+    kind, parameters = media_type(value)
     if kind != "application/json":
         raise UnsupportedMediaType("Content-Type must be application/json")
     if parameters.get("charset", "utf-8") not in ("utf-8", "utf8"):
         raise UnsupportedMediaType("JSON is UTF-8: leave out charset or say utf-8")
+
+
+@lru_cache(_VALUES)
+def _accepted(value: str) -> frozenset[str]:
+    accepted = set()
+    for each in value.split(","):
+        kind, parameters = media_type(each)
+        if not re.fullmatch(r"0(\.0{0,3})?", parameters.get("q", "1")):
+            accepted.add(kind)
+    return frozenset(accepted)
 
 
 def check_accept(fields: Fields, *kinds: str) -> None:
@@ -105,12 +123,9 @@ def check_accept(fields: Fields, *kinds: str) -> None:
     values = fields.getall("Accept", ())
     if values == _USUAL_ACCEPT:
         return
-    accepted = set()
+    accepted: set[str] = set()
     for value in values:
-        for each in value.split(","):
-            kind, parameters = media_type(each)
-            if not re.fullmatch(r"0(\.0{0,3})?", parameters.get("q", "1")):
-                accepted.add(kind)
+        accepted |= _accepted(value) if len(value) <= _REMEMBERED else _accepted.__wrapped__(value)
     for kind in kinds:
         if not {kind, kind.partition("/")[0] + "/*", "*/*"} & accepted:
             raise NotAcceptable("the Accept header must list " + " and ".join(kinds))
@@ -118,14 +133,14 @@ def check_accept(fields: Fields, *kinds: str) -> None:
 
 def encode_mirrored(value: str) -> str:
     """A value as it stands in Mcp-Name: as it is where that is safe, else in the base64 sentinel (rule 6.8)."""
-    if is_clean(value) and value == value.strip(" ") and not _SENTINEL.fullmatch(value):
+    if is_clean(value) and value == value.strip(" ") and not (value[:2] == "=?" and _SENTINEL.fullmatch(value)):
         return value
     return "=?base64?" + base64.b64encode(value.encode()).decode() + "?="
 
 
 def decode_mirrored(value: str) -> str:
     """The inverse of encode_mirrored; raises HeaderMismatch for base64 that is not canonical (rules 6.8, 6.9)."""
-    match = _SENTINEL.fullmatch(value)
+    match = _SENTINEL.fullmatch(value) if value[:2] == "=?" else None
     if match is None:
         return value
     try:
@@ -170,6 +185,8 @@ def is_param_field(name: str) -> bool:
 def param_fields(fields: Fields) -> dict[str, str]:
     """The client's Mcp-Param-* fields, which an intermediary must forward (rule 6.14)."""
     found: dict[str, str] = {}
+    if PARAM_PREFIX not in "\n".join(fields).lower():
+        return found
     for name, value in fields.items():
         if name[:10].lower() != PARAM_PREFIX:
             continue

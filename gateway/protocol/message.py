@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..wire.envelope import Envelope, Kind, RequestId
+from ..wire.members import direct
 
 __all__ = ["Call", "Message", "Sender"]
 
 
+@direct
 class Sender(enum.Enum):
     """Which side a message comes from: the MCP client or the MCP server."""
+
+    __hash__ = object.__hash__  # enum's own is written in Python, and hashes the name
 
     CLIENT = "client"
     SERVER = "server"
@@ -38,22 +42,19 @@ class Message:
     ``Replace(message.with_document(...))``, so that the original bytes still pass when nothing changed.
     ``method`` is the message's own method, or for a result or error the method of the request that it answers.
     ``call`` is that request (None on requests, notifications, and errors that answer nothing known).
+    ``params`` are those of a request or notification; an empty dict where the member is absent.
     """
 
-    __slots__ = ("call", "document", "id", "kind", "method", "sender")
+    __slots__ = ("call", "document", "id", "kind", "method", "params", "sender")
 
     def __init__(self, envelope: Envelope, document: dict[str, Any], sender: Sender, call: Call | None = None) -> None:
         self.kind = envelope.kind
         self.id = envelope.id
         self.method = envelope.method if call is None else call.method
         self.document = document
+        self.params: dict[str, Any] = document.get("params") or {}
         self.sender = sender
         self.call = call
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """``params`` of a request or notification; an empty dict where the member is absent."""
-        return self.document.get("params") or {}
 
     @property
     def result(self) -> dict[str, Any]:

@@ -46,6 +46,9 @@ MAX_OPEN = 1024
 # The client's capabilities travel in the session id; what is larger than this is cut down to the names of the kinds.
 MAX_CAPABILITIES = 512
 
+# Session ids whose seal has been opened before are remembered, each up to 3 KB with what it holds.
+MAX_FOUND = 4096
+
 _SIGNED = "gw."
 
 
@@ -55,6 +58,7 @@ class Session:
 
     ``id`` is the client's, ``upstream_id`` the upstream's; ``digest`` is what records call the session.
     ``revision`` was negotiated; ``capabilities`` are what the client declared in initialize.
+    ``context`` is what everything that belongs to the session is bound to.
     """
 
     id: str
@@ -64,16 +68,13 @@ class Session:
     revision: str | None
     capabilities: Mapping[str, Any]
     digest: str = field(init=False)
+    context: tuple[str, str, str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # Of the upstream's id: the same session has the same name whatever key it is sealed with.
         text = f"{self.upstream}\0{self.upstream_id}"
         object.__setattr__(self, "digest", "sha256:" + hashlib.sha256(text.encode()).hexdigest()[:16])
-
-    @property
-    def context(self) -> tuple[str, str, str]:
-        """What everything that belongs to the session is bound to."""
-        return (self.client, self.upstream, self.upstream_id)
+        object.__setattr__(self, "context", (self.client, self.upstream, self.upstream_id))
 
 
 class Sessions:
@@ -88,6 +89,8 @@ class Sessions:
         self._lifetime = lifetime
         self._capacity = capacity
         self._clock = clock
+        # What ``find`` has found, longest ago first, and until when it is good.
+        self._found: dict[tuple[str, str, str], tuple[Session, float]] = {}
         # By context, least recently used first: whether each request still waits for its answer, or was cancelled.
         self._calls: dict[tuple[str, str, str], dict[RequestId, bool]] = {}
         self._asked: dict[tuple[tuple[str, str, str], RequestId], str] = {}  # server requests, oldest first
@@ -119,16 +122,24 @@ class Sessions:
 
     def find(self, id: str, client: str, upstream: str) -> Session:
         """The caller's session; raises UnknownSession for any other, with nothing that tells the cases apart."""
+        session, until = self._found.get((id, client, upstream)) or self._open(id, client, upstream)
+        if self._clock() > until or session.context in self._ended:
+            raise _unknown()
+        return session
+
+    def _open(self, id: str, client: str, upstream: str) -> tuple[Session, float]:
+        """A session by its seal, and until when its id is good; only what this gateway sealed is remembered."""
         try:
             upstream_id, revision, opened, capabilities = orjson.loads(
                 self._ring.open("session", (client, upstream), id)
             )
         except SealBroken as error:
             raise _unknown() from error
-        session = Session(id, upstream_id, client, upstream, revision, capabilities)
-        if self._clock() > opened + self._lifetime or session.context in self._ended:
-            raise _unknown()
-        return session
+        found = Session(id, upstream_id, client, upstream, revision, capabilities), opened + self._lifetime
+        if len(self._found) >= MAX_FOUND:
+            del self._found[next(iter(self._found))]
+        self._found[id, client, upstream] = found
+        return found
 
     def forget(self, session: Session) -> None:
         """End a session here: its DELETE succeeded, or its upstream does not know it any more (rules 3.7, 3.8).

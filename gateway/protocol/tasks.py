@@ -162,8 +162,8 @@ class TaskOwners:
 
 def _started(result: object) -> str | None:
     """The id of the task that a result starts, or None."""
-    if not isinstance(result, Mapping):
+    if not isinstance(result, dict):
         return None
     task = result if result.get("resultType") == "task" else result.get("task")
-    id = task.get("taskId") if isinstance(task, Mapping) else None
+    id = task.get("taskId") if isinstance(task, dict) else None
     return id if isinstance(id, str) else None

@@ -6,6 +6,9 @@ record ``repaired`` after it says which sequence number is not to be believed.  
 so a reader who finds a gap knows that something was taken away.
 
 One process writes a file; it may be renamed or deleted under its feet, which is noticed at the next write.
+
+Where records may be lost anyway (mode ``best_effort``) and somebody has a clock to offer (``batch``), they are
+collected for a moment and written together.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ import orjson
 
 from ..protocol.errors import AuditUnavailable
 
-__all__ = ["MAX_FIELD_CHARS", "Audit", "AuditCounts", "Mode"]
+__all__ = ["MAX_FIELD_CHARS", "Audit", "AuditCounts", "Mode", "is_usual"]
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +35,19 @@ Mode = Literal["required", "best_effort", "off"]
 MAX_FIELD_CHARS = 256
 _MAX_ENTRIES = 64
 _MAX_DEPTH = 8
+
+# How many bytes, and for how many seconds, records are collected before they are written together.
+_MAX_BATCH = 64 * 1024
+_BATCH_AGE = 0.05
+
+# What the usual record is made with: anything that is no JSON by itself fails, and takes the long way.
+_STRICT = (
+    orjson.OPT_APPEND_NEWLINE
+    | orjson.OPT_PASSTHROUGH_SUBCLASS
+    | orjson.OPT_PASSTHROUGH_DATACLASS
+    | orjson.OPT_PASSTHROUGH_DATETIME
+)
+_BLOCK_CHARS = MAX_FIELD_CHARS // 2
 
 # A full disk fails every record: once a minute says it as well as a thousand times a second.
 _SILENCE = 60.0
@@ -64,9 +80,9 @@ class Audit:
     """
 
     __slots__ = (
-        "_broken_line", "_clock", "_failed_in_a_row", "_fd", "_identity", "_keep_files", "_max_file_size", "_mode",
-        "_path", "_rotate_again", "_second", "_second_text", "_silent_until", "_size", "_torn", "drops", "failures",
-        "records", "sequence",
+        "_broken_line", "_clock", "_failed_in_a_row", "_fd", "_head", "_identity", "_is_due", "_keep_files", "_later",
+        "_max_file_size", "_mode", "_path", "_rotate_again", "_second", "_silent_until", "_size", "_torn", "_waiting",
+        "_waiting_size", "drops", "failures", "records", "sequence",
     )  # fmt: skip
 
     def __init__(
@@ -97,7 +113,12 @@ class Audit:
         self._silent_until = 0.0
         self._rotate_again = 0.0
         self._second = -1
-        self._second_text = ""
+        self._head = b""
+        # Records that are collected, without their numbers: how many lines there are is known when they are written.
+        self._later: Callable[[float, Callable[[], None]], object] | None = None
+        self._waiting: list[tuple[bytes, bytes]] = []
+        self._waiting_size = 0
+        self._is_due = False
         self.records = 0
         self.failures = 0
         self.drops = 0
@@ -115,25 +136,60 @@ class Audit:
         except OSError as error:
             self._failed(error, self._mode == "required")
 
-    def write(self, entry: Mapping[str, object], *, required: bool = True) -> int:
+    def batch(self, later: Callable[[float, Callable[[], None]], object]) -> None:
+        """Write records together from now on, in mode ``best_effort``; in the others this does nothing.
+
+        ``later(seconds, call)`` is to call back once, as an event loop's ``call_later`` does.  Records wait for
+        that, at most 50 ms, or until they are 64 KiB; ``flush``, ``check`` and ``close`` write them at once.
+        """
+        if self._mode == "best_effort":
+            self._later = later
+
+    def write(self, entry: Mapping[str, object] | bytes, *, required: bool = True) -> int:
         """Append a record and return its sequence number; the line is with the operating system when this returns.
 
         Raises AuditUnavailable when that failed, the mode is ``required`` and so is this record; otherwise the loss is
-        counted in ``drops`` and 0 is returned.  Mode ``off`` writes nothing and returns 0.  Raises TypeError for a
-        value that is not JSON.  Strings beyond 256 characters are cut and marked.
+        counted in ``drops`` and 0 is returned.  Mode ``off`` writes nothing and returns 0, and so does a record that
+        is collected (``batch``).  Raises TypeError for a value that is not JSON.  Strings beyond 256 characters are cut
+        and marked.  Bytes are the members of a record in JSON that ``is_usual``, ready to be written.
         """
         if self._mode == "off":
             return 0
-        record = {name: _bounded(value, 0) for name, value in entry.items()}
-        if "time" in record or "seq" in record:
-            raise TypeError("time and seq are the audit file's own")
+        line = (self._beginning(), b",%b}\n" % entry if type(entry) is bytes else _rest(entry))  # type: ignore[arg-type]
+        if self._later is not None:
+            self._waiting.append(line)
+            self._waiting_size += len(line[1])
+            if self._waiting_size >= _MAX_BATCH:
+                self.flush()
+            elif not self._is_due:
+                self._is_due = True
+                self._later(_BATCH_AGE, self._flush_late)
+            return 0
         try:
             self._prepare()
-            return self._write_record(record)
+            self._write_lines([line])
         except OSError as error:
             self._failed(error, required and self._mode == "required")
             self.drops += 1
             return 0
+        return self.sequence
+
+    def flush(self) -> None:
+        """Write what is collected.  Never raises OSError; what could not be written is counted in ``drops``."""
+        lines, self._waiting, self._waiting_size = self._waiting, [], 0
+        if not lines:
+            return
+        written = 0
+        try:
+            self._prepare()
+            before = self.records
+            try:
+                self._write_lines(lines)
+            finally:
+                written = self.records - before
+        except OSError as error:
+            self._failed(error, False)
+        self.drops += len(lines) - written
 
     def check(self) -> str | None:
         """None when the next record can be written, as far as can be known, else why not.
@@ -142,6 +198,7 @@ class Audit:
         """
         if self._mode == "off":
             return None
+        self.flush()
         try:
             self._prepare()
         except OSError as error:
@@ -150,30 +207,47 @@ class Audit:
         return None
 
     def close(self) -> None:
-        """Close the file.  A later write would open it again."""
+        """Write what is collected and close the file.  A later write would open it again."""
+        self.flush()
+        self._close_file()
+
+    def _close_file(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
     # -- records ------------------------------------------------------------------------------------------------------
 
-    def _write_record(self, record: Mapping[str, object]) -> int:
-        number = self.sequence + 1
-        line = _encode({"time": self._time(), "seq": number, **record})
-        if self._size and self._size + len(line) > self._max_file_size:
-            self._rotate()
+    def _flush_late(self) -> None:
+        self._is_due = False
+        self.flush()
+
+    def _write_lines(self, lines: list[tuple[bytes, bytes]]) -> None:
+        """Number the lines and write them: at once where they fit into the file, else one by one."""
+        number = self.sequence
+        data = b"".join([b"%b%d%b" % (start, number + at, rest) for at, (start, rest) in enumerate(lines, 1)])
+        if self._size + len(data) > self._max_file_size:
+            if len(lines) > 1:
+                for line in lines:
+                    self._write_lines([line])
+                return
+            if self._size:
+                self._rotate()
         before = self._size
         try:
-            self._append(line)
+            self._append(data)
         except OSError:
-            if self._size > before:
-                self.sequence = number
+            written = data[: self._size - before]
+            whole = written.count(b"\n")
+            self.sequence += whole
+            self.records += whole
+            if len(written) > written.rfind(b"\n") + 1:
+                self.sequence += 1
                 if len(self._torn) < _MAX_TORN:
-                    self._torn.append(number)
+                    self._torn.append(self.sequence)
             raise
-        self.sequence = number
-        self.records += 1
-        return number
+        self.sequence += len(lines)
+        self.records += len(lines)
 
     def _append(self, data: bytes) -> None:
         """All bytes, or OSError.  The one place that writes: what makes a record durable belongs here."""
@@ -185,13 +259,14 @@ class Audit:
                 self._broken_line = view[written - 1] != 0x0A
             view = view[written:]
 
-    def _time(self) -> str:
-        """RFC 3339 in UTC with milliseconds."""
-        second, fraction = divmod(self._clock(), 1)
+    def _beginning(self) -> bytes:
+        """A line up to its number.  The time is RFC 3339 in UTC with milliseconds."""
+        now = self._clock()
+        second = int(now)
         if second != self._second:
-            self._second = int(second)
-            self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._second_text}.{int(fraction * 1000):03d}Z"
+            self._second = second
+            self._head = time.strftime('{"time":"%Y-%m-%dT%H:%M:%S', time.gmtime(second)).encode()
+        return b'%b.%03dZ","seq":' % (self._head, (now - second) * 1000)
 
     # -- the file -----------------------------------------------------------------------------------------------------
 
@@ -215,7 +290,7 @@ class Audit:
         if self._failed_in_a_row:
             record["failed"] = self._failed_in_a_row
         torn = len(self._torn)
-        self._write_record(record)
+        self._write_lines([(self._beginning(), _rest(record))])
         del self._torn[:torn]
         self._failed_in_a_row = 0
 
@@ -234,7 +309,7 @@ class Audit:
         except BaseException:
             os.close(fd)
             raise
-        self.close()
+        self._close_file()
         identity = (status.st_dev, status.st_ino)
         known = self._broken_line and identity == self._identity
         self._fd = fd
@@ -304,6 +379,37 @@ class Audit:
 
 def _cause(error: OSError) -> str:
     return error.strerror or str(error)
+
+
+def _rest(record: Mapping[str, object]) -> bytes:
+    """A line behind its number.  Raises TypeError for a value that is not JSON."""
+    if "time" in record or "seq" in record:
+        raise TypeError("time and seq are the audit file's own")
+    try:
+        line = orjson.dumps(record, option=_STRICT)
+    except orjson.JSONEncodeError:
+        line = b""
+    if not is_usual(line):
+        line = _encode({name: _bounded(value, 0) for name, value in record.items()})
+    return b"," + line[1:] if record else line[1:]
+
+
+def is_usual(line: bytes) -> bool:
+    """Whether it is plain that nothing of a line, or of a part of one, has to be cut or escaped: without a look at its
+    values, and so False for some of which that is true all the same."""
+    if (
+        not line.isascii()
+        or b"\\" in line
+        or b"\x7f" in line
+        or line.count(b",") >= _MAX_ENTRIES
+        or line.count(b"{") + line.count(b"[") > _MAX_DEPTH
+    ):
+        return False
+    # A string that is too long would leave one of these blocks without a quotation mark.
+    for start in range(0, len(line) - _BLOCK_CHARS, _BLOCK_CHARS):
+        if line.find(b'"', start, start + _BLOCK_CHARS) < 0:
+            return False
+    return line != b""
 
 
 def _encode(record: Mapping[str, object]) -> bytes:

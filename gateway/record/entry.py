@@ -86,29 +86,47 @@ def entry(
     ``status``    HTTP status of the answer, ``code`` its JSON-RPC error code
     ``remote``    the peer's address
     """
-    fields: dict[str, object] = {
-        "event": event,
-        "request": request,
-        "client": client,
-        "session": session,
-        "upstream": upstream,
-        "revision": revision,
-        "http": http,
-        "method": method,
-        "name": name,
-        "decision": decision,
-        "rule": rule,
-        "key": key,
-        "arguments": None if arguments is None else {"shape": arguments[0], "digest": arguments[1]},
-        "bytes": _pair("in", bytes_in, "out", bytes_out),
-        "ms": _pair("first", _milliseconds(first), "last", _milliseconds(last)),
-        "findings": _findings(findings, more_findings) if findings else None,
-        "outcome": outcome,
-        "status": status,
-        "code": code,
-        "remote": remote,
-    }
-    return {name: value for name, value in fields.items() if value is not None}
+    # Written out: a record is made for each call, twice, and this is what costs least.
+    fields: dict[str, object] = {"event": event}
+    if request is not None:
+        fields["request"] = request
+    if client is not None:
+        fields["client"] = client
+    if session is not None:
+        fields["session"] = session
+    if upstream is not None:
+        fields["upstream"] = upstream
+    if revision is not None:
+        fields["revision"] = revision
+    if http is not None:
+        fields["http"] = http
+    if method is not None:
+        fields["method"] = method
+    if name is not None:
+        fields["name"] = name
+    if decision is not None:
+        fields["decision"] = decision
+    if rule is not None:
+        fields["rule"] = rule
+    if key is not None:
+        fields["key"] = key
+    if arguments is not None:
+        fields["arguments"] = {"shape": arguments[0], "digest": arguments[1]}
+    if bytes_in is not None or bytes_out is not None:
+        fields["bytes"] = _pair("in", bytes_in, "out", bytes_out)
+    if first is not None or last is not None:
+        fields["ms"] = _pair("first", _milliseconds(first), "last", _milliseconds(last))
+    if findings:
+        fields["findings"] = _findings(findings, more_findings)
+    if outcome is not None:
+        fields["outcome"] = outcome
+    if status is not None:
+        fields["status"] = status
+    if code is not None:
+        fields["code"] = code
+    if remote is not None:
+        fields["remote"] = remote
+    return fields
 
 
 def audit_name(name: str, known: bool) -> str:
@@ -153,7 +171,11 @@ def _shape(value: Any, depth: int, room: list[int]) -> Any:
             if len(members) == _MAX_MEMBERS or room[0] <= 0:
                 members["..."] = len(value) - len(members)
                 break
-            members[name[:_MAX_MEMBER_CHARS]] = _shape(member, depth + 1, room)
+            if type(member) is str:
+                room[0] -= 1
+                members[name[:_MAX_MEMBER_CHARS]] = f"string({len(member)})"
+            else:
+                members[name[:_MAX_MEMBER_CHARS]] = _shape(member, depth + 1, room)
         return members
     if kind is list:
         if depth == _MAX_DEPTH:
@@ -171,9 +193,9 @@ def _shape(value: Any, depth: int, room: list[int]) -> Any:
 _SCALARS = {int: "integer", float: "number", bool: "boolean", type(None): "null"}
 
 
-def _pair(one: str, first: float | None, two: str, second: float | None) -> dict[str, float] | None:
+def _pair(one: str, first: float | None, two: str, second: float | None) -> dict[str, float | None]:
     if first is None:
-        return None if second is None else {two: second}
+        return {two: second}
     return {one: first} if second is None else {one: first, two: second}
 
 

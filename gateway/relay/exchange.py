@@ -48,6 +48,7 @@ from ..protocol.message import Call, Message
 from ..protocol.methods import METHODS
 from ..protocol.revisions import ASSUMED, SUPPORTED, Revision, revision
 from ..protocol.sessions import Session
+from ..record import line
 from ..record.entry import MAX_FINDINGS, Event, audit_name, describe_arguments, entry
 from ..wire.envelope import Kind, RequestId
 from ..wire.strict import dumps
@@ -92,52 +93,57 @@ class Reply:
 class Exchange:
     """What POST, GET and DELETE have in common: who, where, the hooks, the record."""
 
+    # What most exchanges never set stands here once, not in each of them.
+    upstream = ""
+    client: str | None = None
+    admission: Admission | None = None
+    context: Context
+    # The session that the request names; ``bound`` is what ids are bound to: it, or in a revision that has sessions the
+    # caller without one.
+    session: Session | None = None
+    bound: Session | None = None
+    revision: Revision | None = None
+    call: Call | None = None
+    pending: Pending | None = None
+    accepted = False
+    closed = False
+    # Nothing more of the upstream's may reach the client.
+    done = False
+    bytes_in = 0
+    bytes_out = 0
+    first_byte: float | None = None
+    outcome: str | None = None
+    error: GatewayError | None = None
+    _method: str | None = None
+    _status: int | None = None
+    _then: Callable[[Outcome], Any] | None = None
+    _more_findings = 0
+    _leave: Callable[[str], None] | None = None
+    _places = 0
+
     def __init__(self, site: Site, head: Head, request: str, now: float) -> None:
         self.site = site
         self.head = head
-        self.upstream = ""
         self.request = request
-        self.client: str | None = None
-        self.admission: Admission | None = None
-        self.context: Context
-        # The session that the request names; ``bound`` is what ids are bound to: it, or in a revision that has
-        # sessions the caller without one.
-        self.session: Session | None = None
-        self.bound: Session | None = None
-        self.revision: Revision | None = None
-        self.call: Call | None = None
-        self.pending: Pending | None = None
-        self.accepted = False
-        self.closed = False
-        # Nothing more of the upstream's may reach the client.
-        self.done = False
-        self.bytes_in = 0
-        self.bytes_out = 0
         self.started = now
-        self.first_byte: float | None = None
-        self.outcome: str | None = None
-        self.error: GatewayError | None = None
-        self._method: str | None = None
-        self._status: int | None = None
-        self._then: Callable[[Outcome], Any] | None = None
         self._findings: list[Finding] = []
-        self._more_findings = 0
-        self._leave: Callable[[str], None] | None = None
-        self._places = 0
 
     # -- admission ----------------------------------------------------------------------------------------------------
 
     def admit(self, client: str, now: float) -> None:
         """Take on an identified client; raises what the gate raises."""
         self.client = client
-        self.admission = self.site.gate.admit(self.head, client, self.upstream, now)
-        self.context = Context(
-            request=self.request,
-            client=client,
-            upstream=self.upstream,
-            policy_name=self.admission.policy_name,
-            policy=self.admission.policy,
-        )
+        self._admitted(self.site.gate.admit(self.head, client, self.upstream, now))
+
+    def admit_again(self, admission: Admission, now: float) -> None:
+        """Take on a client whose head has passed before; raises RateLimited."""
+        self.client, self.upstream = admission.client, admission.upstream
+        self.site.gate.charge(admission, now)
+        self._admitted(admission)
+
+    def _admitted(self, admission: Admission) -> None:
+        self.admission = admission
+        self.context = Context(self.request, admission.client, self.upstream, admission.policy_name, admission.policy)
 
     @property
     def supported(self) -> tuple[str, ...]:
@@ -264,6 +270,32 @@ class Exchange:
 
     def _accept(self, message: Message | None = None) -> None:
         """The record before the effect: raises AuditUnavailable, and then nothing has been sent."""
+        about = text = None
+        if message is not None and message.kind is Kind.REQUEST and message.method == self._method:
+            about = self._about()
+            if about is not None:
+                text = line.accepted(self.request, about, message.params.get("arguments", {}))
+        if text is not None:
+            self.site.audit.write(text)
+        else:
+            self._accept_unusual(message)
+        if not self.accepted:
+            self.accepted = True
+            self.site.metrics.call_started(self.upstream)
+
+    def _about(self) -> line.About | None:
+        call, method = self.call, self._method
+        return line.describe(
+            self.client,
+            None if self.session is None else self.session.digest,
+            self.upstream,
+            None if self.revision is None else self.revision.name,
+            None if method is None else self._audited(method, method in METHODS),
+            None if call is None or call.name is None else self._audited(call.name, self.accepted),
+            self.head.remote,
+        )
+
+    def _accept_unusual(self, message: Message | None) -> None:
         arguments = None
         if message is not None and message.kind is Kind.REQUEST:
             arguments = describe_arguments(message.params.get("arguments", {}))
@@ -271,9 +303,6 @@ class Exchange:
         if message is not None and message.method is not None and message.method != self._method:
             named = {"method": self._audited(message.method, message.method in METHODS)}  # one of a batch
         self.site.audit.write({**self._entry("request.accepted", decision="allow", arguments=arguments), **named})
-        if not self.accepted:
-            self.accepted = True
-            self.site.metrics.call_started(self.upstream)
 
     def refuse(self, error: GatewayError) -> Reply:
         """The HTTP answer for an error, before anything has been sent to the client."""
@@ -314,7 +343,7 @@ class Exchange:
         site = self.site
         error = self.error
         outcome = self.outcome or (None if error is None else error.reason) or outcome or "unanswered"
-        if self.admission is not None:
+        if self.admission is not None and self.context.findings:
             self._keep_findings()
         first = None if self.first_byte is None else self.first_byte - self.started
         total = now - self.started
@@ -329,6 +358,13 @@ class Exchange:
             kind = type(error).reason if error is not None and outcome == error.reason else outcome
             site.metrics.call_finished(self.client, self.upstream, self._method, kind, first, total)
         site.metrics.bytes_relayed(self.upstream, self.bytes_in, self.bytes_out)
+        if error is None and self.accepted and not self._findings and first is not None and self._status is not None:
+            about = self._about() if self._method is not None else None
+            if about is not None:
+                size_in, size_out = self.bytes_in, self.bytes_out
+                text = line.finished(self.request, about, outcome, self._status, size_in, size_out, first, total)
+                site.audit.write(text, required=False)
+                return
         record = self._entry(
             "request.finished" if self.accepted else "request.refused",
             decision=None if self.accepted else "deny",

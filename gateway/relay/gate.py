@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..guard.limits import Limiter
 from ..identity.tokens import Tokens, reject_token_elsewhere
@@ -28,9 +28,16 @@ from ..protocol.headers import Fields
 if TYPE_CHECKING:
     from ..config import Config, Policy
 
-__all__ = ["Admission", "Gate", "Head"]
+__all__ = ["Admission", "Gate", "Head", "Passed"]
 
 METHODS = ("POST", "GET", "DELETE", "OPTIONS")
+
+# Fields that make a request unusual: it is looked at more closely.
+_UNUSUAL = frozenset(("transfer-encoding", "upgrade"))
+
+# Lists of field names that are remembered, and how long they may be in characters; peers choose them.
+_MAX_SHAPES = 256
+_MAX_SHAPE_CHARS = 2048
 
 
 @dataclass(slots=True)
@@ -44,7 +51,7 @@ class Head:
     remote: str | None = None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Admission:
     """Who may go on, and where to. ``max_body`` in bytes, ``max_body_key`` the configuration key that says so."""
 
@@ -54,6 +61,23 @@ class Admission:
     upstream: str
     max_body: int
     max_body_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """That a head was admitted: one that is the same byte for byte is admitted too, ``until`` its token expires (POSIX
+    seconds), for nothing else that is decided on it changes."""
+
+    admission: Admission
+    until: float
+
+
+class _Shape(NamedTuple):
+    """What the names of header fields say, apart from their values: their size with what separates them, and whether
+    each stands once and none of them is unusual."""
+
+    size: int
+    is_plain: bool
 
 
 class Gate:
@@ -78,6 +102,12 @@ class Gate:
             name: self._origins | frozenset(policy.allowed_origins) for name, policy in config.policies.items()
         }
         self._any_origins = frozenset().union(self._origins, *self._origins_of.values())
+        self._shapes: dict[tuple[str, ...], _Shape] = {}
+        self._admissions = {
+            (client, upstream): self._admission(client, upstream)
+            for client in config.clients
+            for upstream in config.upstreams
+        }
 
     def route(self, head: Head) -> str:
         """The upstream that a target names; raises for a target, Host or field that is not acceptable.
@@ -87,13 +117,17 @@ class Gate:
         fields = head.fields
         if head.version not in ((1, 1), (1, 0)):
             raise BadRequest("HTTP/1.1 is spoken here", reason="http-version")
-        codings = fields.getall("Transfer-Encoding", ())
-        if codings and ([each.lower() for each in codings] != ["chunked"] or head.version != (1, 1)):
-            raise BadRequest("Transfer-Encoding must be chunked, once, in HTTP/1.1", reason="transfer-encoding")
-        if fields.get("Upgrade") is not None:
-            raise BadRequest("no other protocol is offered here: leave out Upgrade", reason="upgrade")
-        target = self._origin_form(head.target)
-        path, _, query = target.partition("?")
+        names = tuple(fields)
+        if len(names) != len(fields):
+            names = tuple(name for name, _ in fields.items())  # iterating names each of them once
+        shape = self._shapes.get(names) or self._shape(names)
+        # Of a name that stands twice, multidict gives one or both, as its version has it.
+        is_plain = shape.is_plain and len(names) == len(fields)
+        if not is_plain:
+            self._check_framing(head)
+        path, query = head.target, ""
+        if path not in self._targets:
+            path, _, query = self._origin_form(path).partition("?")
         hosts = fields.getall("Host", ())
         if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
             raise MisdirectedRequest("this Host is not served here", key="listen.hosts")
@@ -102,11 +136,30 @@ class Gate:
             raise NotFound("nothing is served at this path; endpoints are /{upstream}/mcp", key="upstreams")
         if query:
             reject_token_elsewhere(query)
-        size = sum(len(name) + len(value) + 4 for name, value in fields.items())
-        if size > self._max_header_size:
+        size = shape.size if is_plain else sum(len(name) + 4 for name, _ in fields.items())
+        if size + sum(map(len, fields.values())) > self._max_header_size:
             raise HeaderTooLarge("the header fields are too large", key="limits.max_header_size")
-        fields_of.check_single(fields)
+        if not is_plain:
+            fields_of.check_single(fields)
         return upstream
+
+    def _shape(self, names: tuple[str, ...]) -> _Shape:
+        lower = {name.lower() for name in names}
+        chars = sum(map(len, names))
+        shape = _Shape(chars + 4 * len(names), len(lower) == len(names) and _UNUSUAL.isdisjoint(lower))
+        if chars <= _MAX_SHAPE_CHARS:
+            if len(self._shapes) >= _MAX_SHAPES:
+                self._shapes.clear()
+            self._shapes[names] = shape
+        return shape
+
+    @staticmethod
+    def _check_framing(head: Head) -> None:
+        codings = head.fields.getall("Transfer-Encoding", ())
+        if codings and ([each.lower() for each in codings] != ["chunked"] or head.version != (1, 1)):
+            raise BadRequest("Transfer-Encoding must be chunked, once, in HTTP/1.1", reason="transfer-encoding")
+        if head.fields.get("Upgrade") is not None:
+            raise BadRequest("no other protocol is offered here: leave out Upgrade", reason="upgrade")
 
     def _origin_form(self, target: str) -> str:
         """Path and query of a target, also of one in absolute form, if it names this server (RFC 9112 3.2.2)."""
@@ -154,22 +207,34 @@ class Gate:
 
     def admit(self, head: Head, client: str, upstream: str, now: float) -> Admission:
         """Let an identified client go on to an upstream, or raise why not; charges its rate limit."""
-        fields = head.fields
-        policy_name = self._config.clients[client].policy
-        policy = self._config.policies[policy_name]
-        origin = fields.get("Origin")
+        admission = self._admissions[client, upstream]
+        policy_name = admission.policy_name
+        origin = head.fields.get("Origin")
         if origin is not None and origin not in self._origins_of[policy_name]:
             raise ForbiddenOrigin(
                 "this Origin is not allowed for this client", key=f"policies.{policy_name}.allowed_origins"
             )
         if head.method not in METHODS:
             raise MethodNotAllowed("the endpoint has POST, GET and DELETE", headers={"Allow": ", ".join(METHODS)})
+        self._check_media(head, admission.max_body, admission.max_body_key)
+        self._limiter.admit(client, policy_name, upstream, now)
+        return admission
+
+    def passed(self, head: Head, admission: Admission) -> Passed:
+        """What to remember of a head that has just been admitted."""
+        return Passed(admission, self._tokens.valid_until(head.fields.getall("Authorization", ())))
+
+    def charge(self, admission: Admission, now: float) -> None:
+        """Charge the rate limit for a request that needs no other look; raises RateLimited."""
+        self._limiter.admit(admission.client, admission.policy_name, admission.upstream, now)
+
+    def _admission(self, client: str, upstream: str) -> Admission:
+        policy_name = self._config.clients[client].policy
+        policy = self._config.policies[policy_name]
         limits = self._config.limits
         max_body, key = policy.max_request_size, f"policies.{policy_name}.max_request_size"
         if limits.max_message_size < max_body:
             max_body, key = limits.max_message_size, "limits.max_message_size"
-        self._check_media(head, max_body, key)
-        self._limiter.admit(client, policy_name, upstream, now)
         return Admission(client, policy_name, policy, upstream, max_body, key)
 
     def _check_media(self, head: Head, max_body: int, key: str) -> None:

@@ -104,22 +104,26 @@ class Get(AnsweredExchange):
             self.site.sessions.close_call(self.session, message.call.id)
 
     def _broken(self, error: GatewayError) -> bytes:
+        self.must_abort = self.is_mid_event
         self.done = True
         self._frames.clear()
+        held = self._last_held()
         self.error = error
         self.outcome = error.reason
-        return b""
+        return held
 
     def end(self) -> bytes:
         """The upstream's stream has ended; the client may open it again."""
         self.outcome = self.outcome or "stream-ended"
-        return b""
+        self.must_abort = self.is_mid_event
+        return self._counted(self._last_held())
 
     def drain(self) -> bytes:
         """The stream just ends; the client may open it again elsewhere."""
         self.outcome = "draining"
-        return b""
+        self.must_abort = self.is_mid_event
+        return self._counted(self._last_held())
 
     def fail(self, error: GatewayError) -> bytes:
         """The upstream failed: the stream just ends, nobody waits for an answer on it."""
-        return self._broken(error)
+        return self._counted(self._broken(error))

@@ -60,22 +60,23 @@ _BARE = frozenset(map(_bare, _MEMBERS))
 class Intake(AnsweredExchange):
     """Takes in what a client POSTs."""
 
+    _reader: Reader | None = None
+    _judged_early = False
+    _is_batch = False
+    # Goes on with a batch when a hook that was asked about one of its messages has answered.
+    _next: Callable[[], Any] | None = None
+
     def __init__(self, site: Site, head: Head, request: str, now: float) -> None:
         super().__init__(site, head, request, now)
         # The client's requests that have no answer yet: one, or those of a batch.
         self.calls: dict[RequestId, Call] = {}
         # The client's body; later the upstream's, where that is needed whole.
         self._body = bytearray()
-        self._reader: Reader | None = None
-        self._judged_early = False
         self._tokens: list[RequestId] = []
-        self._is_batch = False
         self._waiting: list[Message] = []
         self._passed: list[Message] = []
         self._refused: list[dict[str, Any]] = []
         self._opened: list[RequestId] = []
-        # Goes on with a batch when a hook that was asked about one of its messages has answered.
-        self._next: Callable[[], Any] | None = None
 
     # -- the client's message -----------------------------------------------------------------------------------------
 

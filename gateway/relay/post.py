@@ -24,6 +24,7 @@ from ..protocol.sessions import Session
 from ..wire import sse
 from ..wire.envelope import Kind, RequestId, classify
 from ..wire.errors import PeerError
+from ..wire.places import Mark
 from ..wire.strict import Twins, dumps, parse
 from .answer import EVENT_STREAM_FIELDS
 from .exchange import EVENT_STREAM, JSON, Answer, Forward, Reply, same_id
@@ -37,16 +38,19 @@ __all__ = ["Post"]
 class Post(Intake):
     """A POST: one message of the client (rule 2.1), or a batch of them."""
 
+    # What the upstream may still send is not needed for the answer.
+    enough = False
+    _answer_status = 200
+    _collected = 0
+    _upstream_session: str | None = None
+    _opened_session: Session | None = None
+    # The events of an answer to initialize, which are held until it is known what session they open.
+    _held: bytearray | None = None
+
     def __init__(self, site: Site, head: Head, request: str, now: float) -> None:
         super().__init__(site, head, request, now)
-        # What the upstream may still send is not needed for the answer.
-        self.enough = False
-        self._answer_status = 200
-        self._collected = 0
-        self._upstream_session: str | None = None
-        self._opened_session: Session | None = None
-        # The events of an answer to initialize, which are held until it is known what session they open.
-        self._held: bytearray | None = None
+        # Of a JSON answer that is let out while it arrives, what goes first.
+        self._first = b""
         self._answers: list[Any] = []
         self._unread: list[Any] = []
 
@@ -65,6 +69,9 @@ class Post(Intake):
             if self.call is not None and self.call.method == "initialize":
                 self._read_session(fields)
             if kind == JSON:
+                length = fields.get("Content-Length") or ""
+                if len(length) <= 15 and length.isdecimal():
+                    self._check_size(self.site.config.upstreams[self.upstream].max_result_size, int(length))
                 return Answer.COLLECT
             self._open_stream()
             self._status = 200
@@ -132,9 +139,48 @@ class Post(Intake):
             raise UpstreamTooLarge(f"the upstream's answer is larger than {limit} bytes", key="limits.max_message_size")
         if self._held is None:
             self._body += chunk
+            if self._may_part and self._collected > self.site.config.limits.inline_message:
+                self._begin_streaming()
+            if not self.is_streaming:
+                self._check_size(self.site.config.upstreams[self.upstream].max_result_size, self._collected)
         else:
             self._held += self.receive(chunk, now)
             self.enough = self.done
+
+    def _begin_streaming(self) -> None:
+        """Let out an answer while it arrives, if that can be done; raises GatewayError."""
+        self._may_part = False
+        if self._answer_status != 200 or self._is_batch or self.call is None:
+            return
+        body = bytes(self._body)
+        try:
+            self._large = self._large_answer(body)
+        except PeerError:
+            return  # it is refused when it is all there
+        if self._large is None:
+            return
+        self._first = self._large_part(self._large, body)
+        self._body.clear()
+        self.is_streaming = self.is_mid_event = True
+        self.stream_fields = {"Content-Type": JSON, **self.answer_fields}
+        self._status = 200
+
+    def receive(self, chunk: bytes, now: float) -> bytes:
+        """As for AnsweredExchange; also the bytes of a JSON answer, once ``is_streaming``."""
+        if not self.is_streaming:
+            return super().receive(chunk, now)
+        assert self._large is not None
+        self.now = self.context.now = now
+        data, self._first = self._first, b""
+        try:
+            return self._counted(data + self._large_part(self._large, chunk) if chunk else data)
+        except GatewayError as error:
+            return self._cut(error)
+
+    def _large_call(self, id: object) -> Call | None:
+        if id is Mark.UNKNOWN and not self._is_batch:
+            return self.call if self.calls else None
+        return super()._large_call(id)
 
     def finish(self, now: float) -> Reply | None:
         """What was to be collected is there; None while a hook is being asked.  Raises UpstreamError."""
@@ -305,17 +351,26 @@ class Post(Intake):
         """The upstream's event stream has ended: what the client must still be told."""
         if self.done:
             return b""
+        if self.is_streaming and self._large is not None:
+            try:
+                return self._counted(self._first + self._large_end(self._large))
+            except GatewayError as broken:
+                return self._cut(broken)
+        if self.is_mid_event:
+            return self._cut(
+                UpstreamProtocolError("the upstream's stream ended in its answer", reason="upstream-truncated")
+            )
         if self._resumable and self._held is None:
             # The server closed the connection, not the stream: the client comes back for the answer (rule 4.4).
             self.outcome = "resumable"
-            return b""
+            return self._counted(self._last_held())
         if self.is_listening:
             self.outcome = "stream-ended"  # rule 7.9: the client listens again
-            return b""
+            return self._counted(self._last_held())
         session = self.session
         if session is not None and all(self.site.sessions.is_cancelled(session, id) for id in self.calls):
             self.outcome = "cancelled"  # the client said so; nobody waits for an answer
-            return self._counted(self._refusals_out())
+            return self._counted(self._refusals_out() + self._last_held())
         error = UpstreamProtocolError("the upstream's stream ended before the answer", reason="upstream-no-answer")
         return self._counted(self._broken(error))
 
@@ -334,35 +389,41 @@ class Post(Intake):
             return b""
         self.done = True
         self._frames.clear()
+        held = self._last_held()
         self.error = error
         self.outcome = error.reason
         errors = (sse.encode(dumps(error.to_document(id, self.request)), event=b"message") for id in self.calls)
-        return self._refusals_out() + b"".join(errors)
+        return self._refusals_out() + held + b"".join(errors)
 
     def fail(self, error: GatewayError) -> bytes:
         """The upstream failed after its stream had begun: the last events for the client.
 
         A stream that can be resumed just ends: its client comes back for the answer (rules 4.4, 5.3).
         """
+        if self.is_mid_event:
+            return self._cut(error)
         if self._resumable and isinstance(error, UpstreamError):
             self.outcome = "resumable"
-            return b""
+            return self._counted(self._last_held())
         return self._counted(self._broken(error))
 
     def drain(self) -> bytes:
         """An error for a call; a subscription ends as its server would end it (rule 7.6)."""
         if self.done:
             return b""
+        if self.is_mid_event:
+            return self._cut(Draining("the gateway is stopping"))
         if self._resumable:
             self.outcome = "resumable"
-            return b""
+            return self._counted(self._last_held())
         if self.is_listening:
+            held = self._last_held()
             self.done = True
             self.outcome = "draining"
             assert self.call is not None
             result = {"resultType": "complete", "_meta": {modern.SUBSCRIPTION_ID: self.call.id}}
             document = {"jsonrpc": "2.0", "id": self.call.id, "result": result}
-            return self._counted(sse.encode(dumps(document), event=b"message"))
+            return self._counted(held + sse.encode(dumps(document), event=b"message"))
         return self._counted(self._broken(Draining("the gateway is stopping")))
 
     def close(self, now: float, outcome: str | None = None) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
@@ -20,13 +21,17 @@ from .exchange import Answer, Forward, Reply
 from .get import Get
 from .post import Post
 from .site import Site
-from .upstream import Pool, UpstreamAnswer, blame
+from .upstream import READ_SIZE, Pool, UpstreamAnswer, blame
 
-__all__ = ["KEEP_ALIVE", "ClientGone", "Relay", "Sink"]
+__all__ = ["KEEP_ALIVE", "ClientGone", "Relay", "Sink", "turn_of"]
 
 _log = logging.getLogger(__name__)
 
 KEEP_ALIVE = sse.comment(b"keep-alive")
+
+# What a stream judges in one turn of the loop, in bytes, when more is there: its events by the dozen, not by the
+# thousand.  Others have their turn in between, and so does whoever connects.
+TURN = 8 * 1024
 
 
 class _Stopped(Exception):
@@ -60,6 +65,11 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """The last call after ``open``, whatever happened."""
+
+
+def turn_of(exchange: AnsweredExchange) -> int:
+    """How many bytes of a stream are judged in one turn: parts of one large event cost little each."""
+    return READ_SIZE if exchange.is_mid_event else TURN
 
 
 class Relay:
@@ -102,14 +112,15 @@ class Relay:
                     UpstreamTimeout("the upstream did not answer in time", key="limits.first_byte_timeout"),
                 )
                 assert upstream is not None
+                answer: Answer | Reply | None
                 answer = exchange.answer_head(upstream.status, upstream.headers, self._loop.time())
-                if answer is Answer.STREAM:
+                if answer is Answer.COLLECT:
+                    answer = await self._collect(upstream)
+                if answer is Answer.STREAM or answer is None:
                     if await self._stream(upstream):
                         pool.finish(upstream)
                         upstream = None
                     return None
-                if answer is Answer.COLLECT:
-                    answer = await self._collect(upstream)
                 assert isinstance(answer, Reply)
                 pool.finish(upstream)
                 upstream = None
@@ -128,9 +139,12 @@ class Relay:
         """The result of an awaitable, or ``late`` when it takes too long, or Draining when the gateway stops."""
         try:
             # A stop that came while nothing was awaited here, such as during a hook's question, is due at once.
-            async with asyncio.timeout(0 if self.stopping else seconds) as self._deadline:
+            async with asyncio.timeout(0 if self.stopping else seconds) as deadline:
+                self._deadline = deadline
                 return await work
         except TimeoutError:
+            if not deadline.expired():
+                raise  # somebody else's, such as the connection's
             if self.stopping:
                 raise Draining("the gateway is stopping", headers={"Retry-After": "1"}) from None
             raise late from None
@@ -147,7 +161,8 @@ class Relay:
         except Exception as error:
             return error
 
-    async def _collect(self, upstream: UpstreamAnswer) -> Reply:
+    async def _collect(self, upstream: UpstreamAnswer) -> Reply | None:
+        """A JSON answer; None when it is too large to hold, and has to be streamed from here on."""
         exchange = self.exchange
         assert isinstance(exchange, Post)
         content = upstream.content
@@ -156,6 +171,8 @@ class Relay:
             chunk = content.read_nowait(-1) or await self._await(content.readany(), self._limits.idle_timeout, late)
             if chunk:
                 exchange.collect(chunk, self._loop.time())
+                if exchange.is_streaming:
+                    return None
             while exchange.pending is not None:
                 exchange.resume(await self.ask())
         reply = exchange.finish(self._loop.time())
@@ -172,7 +189,9 @@ class Relay:
         """
         exchange, sink = self.exchange, self._sink
         fields = dict(EVENT_STREAM_FIELDS)
-        if isinstance(exchange, Post):
+        if exchange.is_streaming:
+            fields = exchange.stream_fields
+        elif isinstance(exchange, Post):
             fields.update(exchange.answer_fields)
         try:
             try:
@@ -194,6 +213,10 @@ class Relay:
             except Exception:
                 _log.exception("defect while relaying a stream")
                 last = exchange.fail(InternalError("the gateway failed"))
+            if exchange.must_abort:
+                # What the client has got in part is wrong, and nothing else tells it.
+                sink.abort()
+                raise ClientGone
             if last:
                 await self._within(sink.write(last))
             await self._within(sink.end())
@@ -217,6 +240,9 @@ class Relay:
         silence = limits.keepalive_interval
         idle = limits.stream_idle_timeout if self.is_standing else limits.idle_timeout
         heard = written = loop.time()
+        is_due = is_more = False
+        # What has been collected of an answer that turned out to be too large for that.
+        begins = exchange.is_streaming
         while True:
             writing = False
             try:
@@ -224,14 +250,27 @@ class Relay:
                     self._deadline = deadline
                     while not self.stopping:
                         due = written + silence
-                        deadline.reschedule(min(due, heard + idle) if idle else due)
-                        chunk = content.read_nowait(-1) or await content.readany()
-                        heard = loop.time()
-                        if not chunk:
-                            if not content.at_eof():
+                        if idle:
+                            due = min(due, heard + idle)
+                        if exchange.held_until is not None:
+                            due = min(due, exchange.held_until)
+                        if begins:
+                            data, begins = exchange.receive(b"", heard), False
+                        elif is_due:
+                            data, is_due = exchange.flush(loop.time()), False
+                        else:
+                            deadline.reschedule(due)
+                            size = turn_of(exchange)
+                            chunk = content.read_nowait(size) or await content.read(size)
+                            heard = loop.time()
+                            if chunk:
+                                data, is_more = exchange.receive(chunk, heard), len(chunk) == size
+                            elif not content.at_eof():
                                 continue
-                            return exchange.end()
-                        data = exchange.receive(chunk, heard)
+                            elif exchange.held_until is not None:
+                                data = exchange.flush(math.inf)  # a hook may have to be asked about them
+                            else:
+                                return exchange.end()
                         while data or exchange.pending is not None:
                             if data:
                                 writing = True
@@ -248,17 +287,21 @@ class Relay:
                             self._answer_blocked()
                         if exchange.done:
                             return b""
+                        if is_more:
+                            is_more = False
+                            await asyncio.sleep(0)
             except TimeoutError:
                 if writing:
                     # A client that takes nothing for so long is gone, or wants to hold our memory.
                     self._sink.abort()
                     raise ClientGone from None
                 now = loop.time()
-                if not self.stopping:
+                is_due = exchange.held_until is not None and now >= exchange.held_until
+                if not self.stopping and not is_due:
                     if idle and now >= heard + idle:
                         key = "limits.stream_idle_timeout" if self.is_standing else "limits.idle_timeout"
                         raise UpstreamTimeout("the upstream has been silent for too long", key=key) from None
-                    if self._sink.keep_alive:
+                    if self._sink.keep_alive and not exchange.is_mid_event:
                         await self._within(write(KEEP_ALIVE))
                     written = now
             finally:

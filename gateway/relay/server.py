@@ -5,17 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import sys
+from collections.abc import Mapping
 from typing import Any
 
 import aiohttp.http_parser
 from aiohttp import web, web_response
 from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 
 from ..protocol.errors import BadRequest, GatewayError, HeaderTooLarge, InternalError
 from ..record.entry import entry
 from ..wire.strict import dumps
+from .endpoint import Endpoint
+from .gate import Head
+from .lane import Alarm, KnownHead, Lane, is_plain
 from .site import Site
+from .upstream import Pool
 
 __all__ = ["DataServer", "assert_c_parser", "listen", "start"]
 
@@ -23,6 +30,10 @@ _log = logging.getLogger(__name__)
 
 # After an early refusal the rest of a body is read and thrown away for so long, in seconds; then the connection ends.
 LINGER = 1.0
+
+# Heads of requests that are remembered, and how long one may be in bytes.
+_KNOWN_HEADS = 1024
+_KNOWN_HEAD = 2048
 
 # How much of a body waits in memory while it is being judged (twice this at most).
 READ_SIZE = 64 * 1024
@@ -43,12 +54,23 @@ def assert_c_parser() -> None:
 
 
 class _Connection(RequestHandler):
-    """One client connection: aiohttp's, with a deadline for the header and with errors in JSON-RPC."""
+    """One client connection: aiohttp's, with a deadline for the header, errors in JSON-RPC and the short lane.
+
+    What aiohttp's parser finds to be a plain request goes to a ``Lane``, before aiohttp's task for it wakes up;
+    anything else goes the full way, in the order in which it came.  A client repeats its head with every call: one that
+    is the same byte for byte, and stands where a head must, is not parsed again.
+    """
 
     def __init__(self, server: DataServer, **settings: Any) -> None:
         super().__init__(server, **settings)
+        self.alarm = Alarm(self._loop)
         self._server = server
         self._header_timer: asyncio.TimerHandle | None = None
+        self._lane: Lane | None = None
+        # What arrived while an exchange was under way on the short lane.
+        self._early = bytearray()
+        # Nothing has been received but whole requests, each in a read of its own: what comes next begins with a head.
+        self._at_head = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -59,8 +81,25 @@ class _Connection(RequestHandler):
         self._arm()
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._messages or self._current_request is not None:
+        if self._lane is not None:
+            self._early += data
+            if len(self._early) >= READ_SIZE:
+                self._pause_reading_for_buffer()
+            return
+        idle = self._waiter
+        taken = False
+        if idle is None or idle.done():
+            self._at_head = False
+            super().data_received(data)
+        elif not (taken := self._at_head and self._take_known(data)):
+            # Not for aiohttp's task to see yet.
+            self._waiter = None
+            super().data_received(data)
+            self._waiter = idle
+            at_head, self._at_head = self._at_head, False
+            if self._messages and not (taken := self._take_lane(data if at_head else None)):
+                idle.set_result(None)
+        if taken or self._messages or self._current_request is not None:
             if self._header_timer is not None:
                 self._header_timer.cancel()
                 self._header_timer = None
@@ -71,6 +110,9 @@ class _Connection(RequestHandler):
         if self._header_timer is not None:
             self._header_timer.cancel()
         super().connection_lost(exc)
+        if self._lane is not None:
+            self._lane.client_gone()
+        self.alarm.close()
 
     def _arm(self) -> None:
         self._header_timer = self._loop.call_later(self._server.limits.header_timeout, self._header_late)
@@ -78,9 +120,108 @@ class _Connection(RequestHandler):
     def _header_late(self) -> None:
         self._header_timer = None
         if self._current_request is None and not self._messages and self.transport is not None:
-            self._server.refused(408, None, _peer(self.transport))
+            self._server.refused(408, None, self.remote)
             self.transport.write(b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
             self.force_close()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        # aiohttp feeds its parser an empty read after every read of a body, to go on where it was paused.
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
+    # -- the short lane -----------------------------------------------------------------------------------------------
+
+    def _take_known(self, data: bytes) -> bool:
+        """Whether this is a request whose head has been parsed before; it is under way then, or over already."""
+        end = data.find(b"\r\n\r\n") + 4
+        known = self._server.known.get(data[:end])
+        if known is None or len(data) != end + known.length:
+            return False
+        self._start(known, data[end:])
+        return True
+
+    def _take_lane(self, data: bytes | None) -> bool:
+        """Whether what has been parsed is an exchange for the short lane; it is under way then, or over already.
+
+        ``data`` is what has been parsed, if it began with a head.
+        """
+        message, payload = self._messages[0]
+        if len(self._messages) > 1 or not isinstance(message, RawRequestMessage):
+            return False
+        pool = self._server.lanes.get(message.path)
+        if pool is None or not is_plain(message, payload, self._server.limits.inline_message):
+            return False
+        self._messages.popleft()
+        assert self._parser is not None
+        self._parser.message_consumed()
+        body = payload.read_nowait(-1)
+        known = KnownHead(message.method, message.path, message.headers, pool, len(body))
+        if data is not None and len(data) == (end := data.find(b"\r\n\r\n") + 4) + len(body):
+            self._at_head = True
+            self._server.learn(data[:end], known)
+        self._start(known, body)
+        return True
+
+    def _start(self, known: KnownHead, body: bytes) -> None:
+        self._server.requests_count += 1
+        head = Head(known.method, known.target, (1, 1), known.fields, self.remote)
+        self._lane = lane = Lane(self._server.endpoint, self, known.pool, head)
+        lane.start(known, body)
+
+    @property
+    def takes_more(self) -> bool:
+        """False while the client does not read as fast as it is written to."""
+        return not self._paused and self.transport is not None
+
+    @property
+    def remote(self) -> str | None:
+        """The peer's address."""
+        name = self.peername
+        return name[0] if isinstance(name, tuple) else None
+
+    def send(self, data: bytes) -> None:
+        """Write bytes; nothing happens when the client is gone."""
+        if self.transport is not None:
+            self.transport.write(data)
+
+    def lane_over(self, close: bool) -> None:
+        """The exchange has ended; ``close`` the connection, or go on with the next request."""
+        self._lane = None
+        if self.transport is None:
+            return
+        if close or self._close or self._force_close:
+            self.force_close()
+            return
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        if self._early:
+            early = bytes(self._early)
+            self._early.clear()
+            if self._buffer_paused:
+                self._resume_reading_for_buffer()
+            self.data_received(early)
+
+    def give_up(self) -> None:
+        """Cut the connection."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._lane is not None:
+            self._lane.client_writable()
+
+    def _process_keepalive(self) -> None:
+        if self._lane is None:
+            super()._process_keepalive()
+        else:
+            # aiohttp takes a connection whose task waits for an idle one.
+            due = self._loop.time() + self._keepalive_timeout
+            self._keepalive_handle = self._loop.call_at(due, self._process_keepalive)
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        # aiohttp reads on after an early refusal, and calls it an error when the client leaves meanwhile.
+        if self.connected or not isinstance(sys.exc_info()[1], RuntimeError):
+            super().log_exception(*args, **kw)
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -106,19 +247,18 @@ class _Connection(RequestHandler):
         return response
 
 
-def _peer(transport: asyncio.BaseTransport) -> str | None:
-    name = transport.get_extra_info("peername")
-    return name[0] if isinstance(name, tuple) else None
-
-
 class DataServer(web.Server):
-    """aiohttp's server for the data port."""
+    """aiohttp's server for the data port.  ``lanes`` are the pools behind those paths that have a short lane."""
 
-    def __init__(self, site: Site, handler: Any) -> None:
+    def __init__(self, site: Site, endpoint: Endpoint, lanes: Mapping[str, Pool]) -> None:
         self.site = site
+        self.endpoint = endpoint
+        self.lanes = lanes
+        # Heads that have been parsed; bounded, because clients write them.
+        self.known: dict[bytes, KnownHead] = {}
         self.limits = limits = site.config.limits
         super().__init__(
-            handler,
+            endpoint,
             # A client that goes away cancels its handler, and that closes the upstream: also on a silent stream.  In
             # 2026-07-28 that is a cancellation, before it is just the disconnect that it was (rules 7.4, 4.6).
             handler_cancellation=True,
@@ -134,6 +274,13 @@ class DataServer(web.Server):
 
     def __call__(self) -> RequestHandler:
         return _Connection(self, loop=self._loop, **self._kwargs)
+
+    def learn(self, raw: bytes, known: KnownHead) -> None:
+        """Remember what the parser made of a head."""
+        if len(raw) <= _KNOWN_HEAD:
+            if len(self.known) >= _KNOWN_HEADS:
+                self.known.clear()
+            self.known[raw] = known
 
     def refused(self, status: int, error: GatewayError | None, remote: str | None) -> None:
         """Record something that never became a request."""

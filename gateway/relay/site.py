@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..guard.chain import Chain, build
+from ..guard.chain import Chain
 from ..guard.limits import Concurrency, Limiter
+from ..guard.loading import build
 from ..protocol.params import ToolHeaders
 from ..protocol.revisions import LEGACY, between
 from ..protocol.seal import KeyRing

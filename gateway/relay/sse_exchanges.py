@@ -32,6 +32,8 @@ class Posting(Post):
     Whoever holds it closes it; it is closed when the last one has.
     """
 
+    streams_large = False
+
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.holders = 1
@@ -68,6 +70,8 @@ class Listening(Get):
 
     ``answered`` are the ids of requests whose answers came on it, because it was a resumed one.
     """
+
+    streams_large = False
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)

@@ -139,6 +139,7 @@ class SsePool(Pool):
     """
 
     stateless = False
+    has_short_lane = False
 
     def __init__(self, name: str, upstream: Upstream, limits: Limits) -> None:
         super().__init__(name, upstream, limits)

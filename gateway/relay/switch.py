@@ -89,17 +89,31 @@ class Outlet:
         return self._ended and not self._chunks and self._error is None
 
     def read_nowait(self, n: int = -1) -> bytes:
-        """All that is there, whatever ``n`` says; raises what it was ended with."""
+        """What is there, n bytes at most (-1: all); raises what it was ended with."""
         if not self._chunks:
             if self._error is not None:
                 error, self._error = self._error, None
                 raise error
             return b""
-        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-        self._chunks.clear()
-        self.size = 0
-        self._room()
+        taken = [self._chunks.popleft()]
+        size = len(taken[0])
+        while self._chunks and (n < 0 or size < n):
+            taken.append(self._chunks.popleft())
+            size += len(taken[-1])
+        if 0 <= n < size:
+            rest = len(taken[-1]) - (size - n)
+            self._chunks.appendleft(taken[-1][rest:])
+            taken[-1] = taken[-1][:rest]
+        data = b"".join(taken)
+        self.size -= len(data)
+        if not self.full:
+            self._room()
         return data
+
+    async def read(self, n: int) -> bytes:
+        """What is there, at least a byte and n at most; b"" at the end."""
+        await self.begun()
+        return self.read_nowait(n)
 
     async def readany(self) -> bytes:
         """What is there, at least a byte; b"" at the end."""

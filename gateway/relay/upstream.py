@@ -13,12 +13,18 @@ import asyncio
 import select
 import ssl
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import aiohttp
-from aiohttp import ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
+from aiohttp import ClientRequest, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_parser import RawResponseMessage
+from aiohttp.streams import StreamReader
 from multidict import MultiMapping
 from yarl import URL
 
@@ -29,7 +35,10 @@ from .exchange import Forward
 if TYPE_CHECKING:
     from ..config import Limits, Upstream
 
-__all__ = ["POOL_IDLE", "Connector", "Content", "Pool", "UpstreamAnswer", "blame"]
+__all__ = [
+    "POOL_IDLE", "Connector", "Content", "KnownAnswer", "Listener", "Pool", "UpstreamAnswer",
+    "UpstreamConnection", "blame",
+]  # fmt: skip
 
 # What one read of an answer may bring at most (twice this): larger reads hold up the loop while they are parsed.
 READ_SIZE = 64 * 1024
@@ -38,8 +47,113 @@ READ_SIZE = 64 * 1024
 # request on a connection that is being closed fails, and a tools/call is not sent twice.
 POOL_IDLE = 4.0
 
+# Heads of answers that are remembered, and how long one may be in bytes.
+_KNOWN_HEADS = 256
+_KNOWN_HEAD = 2048
+
 # How long an upstream may take to finish a stream whose answer has been relayed, before its connection is given up.
 LINGER = 1.0
+
+
+class KnownAnswer(NamedTuple):
+    """What aiohttp's parser made of the head of a small JSON answer; ``length`` of the body in bytes."""
+
+    status: int
+    headers: MultiMapping[str]
+    length: int
+
+
+class Listener(Protocol):
+    """Who is told, without a task in between, that something has come on a connection."""
+
+    def upstream_answered(self, answer: KnownAnswer, body: bytes) -> None:
+        """The whole answer, in one read, with a head that has been seen before."""
+
+    def upstream_moved(self) -> None:
+        """Bytes, the end or an error: what it was is in the connection's buffers."""
+
+
+class KnownAnswers:
+    """Heads of answers, byte for byte, that need not be parsed again: an upstream's answers to calls differ in their
+    bodies, and in their date once a second.  Bounded, because it is the upstream that writes them."""
+
+    __slots__ = ("_heads",)
+
+    def __init__(self) -> None:
+        self._heads: dict[bytes, KnownAnswer] = {}
+
+    def find(self, data: bytes) -> tuple[KnownAnswer, bytes] | None:
+        """The known head and the body of an answer that is these bytes and no others."""
+        end = data.find(b"\r\n\r\n") + 4
+        known = self._heads.get(data[:end])
+        return (known, data[end:]) if known is not None and len(data) == end + known.length else None
+
+    def learn(self, data: bytes, message: RawResponseMessage, payload: StreamReader) -> None:
+        """What the parser has read from these bytes, if that is all of a small JSON answer."""
+        end = data.find(b"\r\n\r\n") + 4
+        length = payload.total_bytes
+        plain = not (message.should_close or message.chunked or message.compression or message.upgrade)
+        if plain and message.code == 200 and payload.is_eof() and len(data) == end + length and end <= _KNOWN_HEAD:
+            if message.headers.get("Content-Type", "").partition(";")[0] != "application/json":
+                return
+            if len(self._heads) >= _KNOWN_HEADS:
+                self._heads.clear()
+            self._heads[data[:end]] = KnownAnswer(message.code, message.headers, length)
+
+
+class UpstreamConnection(ResponseHandler):
+    """aiohttp's connection to a server, with a listener while an exchange of the short lane uses it.
+
+    ``expect`` is what prepares aiohttp's parser for the answer; None as soon as a byte of it is there.  ``in_use`` says
+    whether it is out of the pool: nobody asks for what comes in there, be it half a head.
+    """
+
+    in_use = True
+    listener: Listener | None = None
+    expect: Callable[[ResponseHandler], None] | None = None
+    known: KnownAnswers
+    _poll: select.poll | None = None
+
+    def data_received(self, data: bytes) -> None:
+        listener = self.listener
+        if listener is None:
+            if self.in_use:
+                super().data_received(data)
+            else:
+                self.close()
+            return
+        expect, self.expect = self.expect, None
+        if expect is not None:
+            found = self.known.find(data)
+            if found is not None:
+                listener.upstream_answered(*found)
+                return
+            expect(self)
+        super().data_received(data)
+        if expect is not None and len(self._buffer) == 1:
+            self.known.learn(data, *self._buffer[0][0])
+        listener.upstream_moved()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        # aiohttp feeds its parser an empty read after every read of a body, to go on where it was paused.
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether the kernel holds bytes, an end or an error that the loop has not read yet."""
+        if self._poll is None:
+            sock = self.transport.get_extra_info("socket") if self.transport is not None else None
+            if sock is None or sock.fileno() < 0:
+                return True
+            self._poll = select.poll()
+            self._poll.register(sock.fileno(), select.POLLIN)
+        return bool(self._poll.poll(0))
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        if self.listener is not None:
+            self.listener.upstream_moved()
 
 
 class Connector(TCPConnector):
@@ -49,24 +163,34 @@ class Connector(TCPConnector):
     one would be off by one.  An idle connection has nothing to read; one that has is closed, as httpcore does.
     """
 
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._factory = partial(UpstreamConnection, loop=self._loop)  # type: ignore[assignment]
+
+    def take(self) -> Connection | None:
+        """An idle connection, if there is one.  It is the taker's to release or close."""
+        # All of a connector's connections go to one address, because each upstream has connectors of its own.
+        for key in self._conns:
+            try:
+                self._get(key, []).send(None)
+            except StopIteration as ready:
+                return cast("Connection | None", ready.value)
+        return None
+
     async def _get(self, key: ConnectionKey, traces: list[Any]) -> Connection | None:
         while (connection := await super()._get(key, traces)) is not None:
             protocol = connection.protocol
-            assert protocol is not None
-            if not protocol.should_close and not _readable(protocol.transport):
+            assert isinstance(protocol, UpstreamConnection)
+            if not protocol.should_close and not protocol.is_readable:
+                protocol.in_use = True
                 return connection
             connection.close()
         return None
 
-
-def _readable(transport: asyncio.Transport | None) -> bool:
-    """Whether the kernel holds bytes, an end or an error for a socket that the loop has not read yet."""
-    sock = transport.get_extra_info("socket") if transport is not None else None
-    if sock is None or sock.fileno() < 0:
-        return True
-    poll = select.poll()
-    poll.register(sock.fileno(), select.POLLIN)
-    return bool(poll.poll(0))
+    def _release(self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False) -> None:
+        assert isinstance(protocol, UpstreamConnection)
+        protocol.in_use = False
+        super()._release(key, protocol, should_close=should_close)
 
 
 class Content(Protocol):
@@ -76,7 +200,10 @@ class Content(Protocol):
         """Whether all of it has been read."""
 
     def read_nowait(self, n: int) -> bytes:
-        """What is there (-1), b"" for nothing yet."""
+        """What is there, n bytes at most (-1: all), b"" for nothing yet."""
+
+    async def read(self, n: int) -> bytes:
+        """What is there, at least a byte and n at most; b"" at the end."""
 
     async def readany(self) -> bytes:
         """What is there, at least a byte; b"" at the end."""
@@ -104,13 +231,31 @@ class UpstreamAnswer(Protocol):
         """Its connection may be used again."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """An answer whose head is there, on a connection of its own."""
+
+    status: int
+    headers: MultiMapping[str]
+    content: StreamReader
+    connection: Connection
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def release(self) -> None:
+        self.connection.release()
+
+
 class Pool:
     """Opens requests to one upstream.  ``calls`` and ``streams`` count what is under way.
 
-    ``stateless`` says whether the upstream can be spoken to in revisions without sessions at all.
+    ``stateless`` says whether the upstream can be spoken to in revisions without sessions at all, ``has_short_lane``
+    whether requests can be sent and answered without a task.
     """
 
     stateless = True
+    has_short_lane = True
 
     def __init__(self, name: str, upstream: Upstream, limits: Limits) -> None:
         self.name = name
@@ -120,6 +265,7 @@ class Pool:
         self._url = URL(upstream.url, encoded=True)
         self._limits = limits
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._known = KnownAnswers()
         self._calls_session = self._session()
         self._streams_session = self._session()
         self._fields = {
@@ -128,6 +274,13 @@ class Pool:
             "User-Agent": f"mcpgw/{__version__}",
             **upstream.headers,
         }
+        if self._url.user is not None and "Authorization" not in self._fields:
+            self._fields["Authorization"] = aiohttp.BasicAuth(self._url.user, self._url.password or "").encode()
+        # A configured field that an exchange may set too gives way to the exchange's.
+        self._own = {name: value for name, value in self._fields.items() if name.lower().startswith("mcp-")}
+        rest = {name: value for name, value in self._fields.items() if name not in self._own}
+        self._target = self._url.raw_path_qs or "/"
+        self._lines = _field_lines({"Host": self._url.host_port_subcomponent or "", **rest})
 
     def _session(self) -> ClientSession:
         limits = self._limits
@@ -182,13 +335,75 @@ class Pool:
 
     async def open(self, forward: Forward, stream: bool) -> UpstreamAnswer:
         """Send a request; returns once the head of the answer is there.  Raises what ``blame`` understands."""
+        connection = self.take(stream) or await self.connect(stream)
+        try:
+            protocol = self._write(connection, forward)
+            self._expect(protocol)
+            while True:
+                message, content = await protocol.read()
+                if not 100 <= message.code <= 199 or message.code == 101:
+                    return _Answer(message.code, message.headers, content, connection)
+        except HttpProcessingError as error:
+            connection.close()
+            raise blame(error) from error
+        except BaseException:
+            connection.close()
+            raise
+
+    # -- without a task -----------------------------------------------------------------------------------------------
+
+    def take(self, stream: bool) -> Connection | None:
+        """An idle connection, without waiting."""
         session = self._streams_session if stream else self._calls_session
-        fields = {**self._fields, **forward.fields}
-        if forward.body is not None:
-            fields["Content-Type"] = "application/json"
-        return await session.request(
-            forward.method, self._url, data=forward.body, headers=fields, allow_redirects=False
+        return cast("Connector", session.connector).take()
+
+    async def connect(self, stream: bool) -> Connection:
+        """A connection, idle or new.  Raises what ``blame`` understands."""
+        session = self._streams_session if stream else self._calls_session
+        connector = cast("Connector", session.connector)
+        request = ClientRequest("POST", self._url, loop=asyncio.get_running_loop(), session=session)
+        try:
+            return await connector.connect(request, [], session.timeout)
+        except TimeoutError as error:
+            raise aiohttp.ConnectionTimeoutError("the connection took too long") from error
+
+    def send(self, connection: Connection, forward: Forward, listener: Listener) -> None:
+        """Write a request to a connection, and have the listener told of what comes; raises OSError if it is closed."""
+        protocol = self._write(connection, forward)
+        protocol.known = self._known
+        protocol.expect = self._expect
+        protocol.listener = listener
+
+    def _write(self, connection: Connection, forward: Forward) -> UpstreamConnection:
+        protocol = connection.protocol
+        assert isinstance(protocol, UpstreamConnection)
+        transport = protocol.transport
+        if transport is None or transport.is_closing() or protocol.should_close:
+            raise ConnectionResetError("the connection is closed, or something came on it before it was asked for")
+        body = forward.body
+        head = (
+            f"{forward.method} {self._target} HTTP/1.1\r\n{self._lines}{_field_lines({**self._own, **forward.fields})}"
         )
+        if body is None:
+            transport.write(f"{head}\r\n".encode())
+        else:
+            length = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            transport.write(f"{head}{length}".encode() + body)
+        return protocol
+
+    def _expect(self, protocol: ResponseHandler) -> None:
+        """Set up a connection's parser as ClientSession does, for each answer anew."""
+        limits = self._limits
+        protocol.set_response_params(
+            read_until_eof=True,
+            auto_decompress=False,
+            read_bufsize=READ_SIZE,
+            max_line_size=limits.max_header_size,
+            max_field_size=limits.max_header_size,
+            max_headers=limits.max_header_count,
+        )
+
+    # -- after an answer ----------------------------------------------------------------------------------------------
 
     def finish(self, response: UpstreamAnswer) -> None:
         """Done with a response: its connection goes back to the pool if its end is there, or comes within a second."""
@@ -222,7 +437,7 @@ class Pool:
             async with asyncio.timeout(self._limits.first_byte_timeout):
                 response = await self.open(forward, stream=False)
             response.close()
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except (aiohttp.ClientError, UpstreamError, TimeoutError, OSError) as error:
             failed(error)
 
     async def reachable(self) -> bool:
@@ -255,6 +470,14 @@ class Pool:
         await self._streams_session.close()
 
 
+def _field_lines(fields: dict[str, str]) -> str:
+    """Header fields as they are written.  Raises ValueError for one that would be read as more than it is."""
+    lines = "".join([f"{name}: {value}\r\n" for name, value in fields.items()])
+    if lines.count("\n") != len(fields) or lines.count("\r") != len(fields) or "\0" in lines:
+        raise ValueError("a header field with a line break or NUL")
+    return lines
+
+
 def blame(error: BaseException) -> UpstreamError:
     """The upstream's fault behind an exception of the client session.  Its text stays out: it names addresses."""
     if isinstance(error, UpstreamError):
@@ -267,7 +490,7 @@ def blame(error: BaseException) -> UpstreamError:
         return UpstreamUnreachable("the upstream closed the connection without an answer", reason="upstream-closed")
     if isinstance(error, aiohttp.ClientPayloadError):
         return UpstreamProtocolError("the upstream's answer broke off", reason="upstream-truncated")
-    if isinstance(error, aiohttp.ClientResponseError):
+    if isinstance(error, (aiohttp.ClientResponseError, HttpProcessingError)):
         return UpstreamProtocolError("the upstream's answer is not HTTP", reason="upstream-http")
     if isinstance(error, OSError):
         return UpstreamUnreachable("the connection to the upstream broke", reason="upstream-reset")

@@ -30,15 +30,19 @@ The inner one reads tokens, and each kind deals with the end of a chunk in its o
     UTF-8           likewise; at most 3 bytes of a character.  Each chunk is checked before it is lexed, and a fault is
                     raised only when everything before it has been read, so that the cutting changes nothing
 
-**What it costs.**  Time is linear in the bytes fed: every pattern is possessive, and what is put back is bounded.
-Memory is bounded too: one chunk, one window, and for each open object its members' names (a name longer than 64 bytes
-as a digest of 16), at most ``limits.nodes`` of them in all.
+**What it costs.**  Time is linear in the bytes fed: every pattern is possessive, what is put back is bounded, and so is
+what a shortcut looks at in vain.  Memory is bounded too: one chunk, one window, and for each open object its members'
+names (a name longer than 64 bytes as a digest of 16), at most ``limits.nodes``, or ``most_names``, of them in all.
 
 **The shortcut.**  One token at a time is slow in Python.  Where values are whole in a chunk, no larger than a window,
 and no place of the envelope, a pattern finds their end and ``strict`` reads them, as a document of their own, with what
 is left of the limits.  The table alone would give the same results, and does when ``strict`` refuses.
 
 **What it knows of MCP** is one table, ``places.ENVELOPE``: the places whose values it reports.
+
+**What passes through.**  Whoever lets a document out while it arrives asks after each chunk how far it is ``settled``:
+up to there members and elements are whole, and their ``container`` is known.  ``open_string`` is the string, if any,
+that keeps the rest from being settled.
 """
 
 from __future__ import annotations
@@ -46,13 +50,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from math import isinf
-from typing import Any
+from typing import Any, NamedTuple
 
 import jiter
 
 from .errors import JsonRefused, JsonSyntaxError, LimitExceeded, PeerError
 from .names import PROTOCOL_KEYS, WHOLE_NAME, LongName, Twins, same_name, shown
-from .places import ENVELOPE, EnvelopeField, Event, Known, Mark, Place, Scalar, StringWindow
+from .places import ENVELOPE, RESULT, EnvelopeField, Event, Known, Mark, Member, Place, Scalar, StringWindow
 from .strict import Limits, folded_member, not_finite, nul_member, read, too_deep, too_long, too_many
 from .tokens import (
     LITERALS,
@@ -66,7 +70,12 @@ from .tokens import (
     match_white_space,
 )
 
-__all__ = ["EnvelopeField", "Event", "Mark", "Reader", "StringWindow"]
+__all__ = ["Container", "EnvelopeField", "Event", "Mark", "Member", "OpenString", "Reader", "StringWindow", "whole"]
+
+# Of a long string, so much is read at once.
+_SLICE = 32 * 1024
+# Shorter strings are left to the pattern.
+_SHORT = 256
 
 
 # -- the grammar ------------------------------------------------------------------------------------------------------
@@ -107,12 +116,33 @@ class _Frame:
         self.index = 0  # of the element that is being read
 
 
+class Container(NamedTuple):
+    """An array or object that is open: its ``path`` from the root, and the index of the ``element`` that is being read
+    or was read last; None for an object.  Of a name beyond 1 KiB only the beginning is there."""
+
+    path: tuple[str | int, ...]
+    element: int | None
+
+
+class OpenString(NamedTuple):
+    """A string or name that is being read: ``start`` is the offset of its quote, ``member`` the name or index of the
+    value that it is; of a name, an empty text."""
+
+    start: int
+    is_name: bool
+    member: str | int
+
+
 class Reader(Known):
     """Reads one JSON document.  Feed it, look at the events and at what is known, and finish it.
 
     ``max_size``       bytes of the whole document, None for no bound
     ``window``         strings of more than this many bytes are handed out in StringWindow events, at least 16
     ``every_string``   hand out shorter ones too, each in one event: for those who must see all text (half as fast)
+    ``no_strings``     hand out none, for those who look at the bytes themselves
+    ``wanted``         says of a name, in UTF-8, whether a member of ``result`` that is called so is reported as a
+                       Member, and not settled before it is whole
+    ``most_names``     how many names may be held at once; None: as many as there may be values
 
     ``feed`` and ``finish`` raise the errors of ``strict.parse``, and LimitExceeded ``too-large``.  A Reader that has
     raised has no more events and raises the same again.  What it knew is still there to be read, so that the answer to
@@ -127,6 +157,9 @@ class Reader(Known):
         max_size: int | None = None,
         window: int = 16 * 1024,
         every_string: bool = False,
+        no_strings: bool = False,
+        wanted: Callable[[bytes], bool] | None = None,
+        most_names: int | None = None,
     ) -> None:
         if window < 16:
             raise ValueError("window must be at least 16 bytes")
@@ -136,6 +169,10 @@ class Reader(Known):
         self._max_size = max_size
         self._window = window
         self._every_string = every_string
+        self._no_strings = no_strings
+        self._wanted = wanted
+        self._most_names = limits.nodes if most_names is None else most_names
+        self._names = 0  # that are held
         self._shortcuts = True
 
         self._failure: PeerError | None = None
@@ -150,7 +187,11 @@ class Reader(Known):
         self._state = _VALUE
         self._frame = _Frame(_END, None)
         self._frames: list[_Frame] = []  # around the innermost one
-        self._place: Place | None = ENVELOPE  # of the value that comes next or is being read
+        self._place: Place | None = ENVELOPE if wanted is None else RESULT  # of the value that comes next or is read
+
+        self._quote = 0  # offset of the string that is being read, or was read last
+        self._mark = 0  # likewise, of the member that it is part of, or else of itself
+        self._kept: tuple[int, str] | None = None  # a wanted member that is not whole: its offset and its name
 
         self._in_name = False  # the string that is being read is a name
         self._text = bytearray()  # of that string, decoded, as far as it has not been handed out
@@ -215,24 +256,67 @@ class Reader(Known):
             raise fault
         self._tail += character
 
+    # -- what has passed ----------------------------------------------------------------------------------------------
+
+    @property
+    def settled(self) -> int:
+        """The offset up to which every member of an object, and every element that is no container, is whole."""
+        if self._kept is not None:
+            return self._kept[0]
+        state = self._state
+        if state is _STRING or state is _COLON or (state is _VALUE and self._frames):
+            return self._mark
+        return self._size - len(self._tail)
+
+    @property
+    def position(self) -> int:
+        """The offset up to which everything has been read: only a part of a token or character follows."""
+        return self._size - len(self._tail)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether a wanted member has begun that is not whole."""
+        return self._kept is not None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the document may end here."""
+        return self._state is _END
+
+    @property
+    def container(self) -> Container:
+        """What is open at ``settled``, and around the string that is open."""
+        frames = [*self._frames[1:], self._frame]
+        if self._kept is not None:
+            frames = frames[:2]
+        path = tuple(frame.index if frame.after is _AFTER_ELEMENT else frame.name.decode() for frame in frames[:-1])
+        return Container(path, frames[-1].index if frames[-1].after is _AFTER_ELEMENT else None)
+
+    @property
+    def open_string(self) -> OpenString | None:
+        """The string that has begun and not ended."""
+        if self._state is not _STRING:
+            return None
+        frame = self._frame
+        member: str | int = ""
+        if not self._in_name:
+            member = frame.index if frame.after is _AFTER_ELEMENT else frame.name.decode()
+        return OpenString(self._quote, self._in_name, member)
+
     # -- the lexer ----------------------------------------------------------------------------------------------------
 
     def _lex(self, chunk: bytes) -> None:
         at, end = 0, len(chunk)
-        retry = 0  # from where a shortcut may be tried
         while at < end:
             state = self._state
             if state is _STRING:
                 at = self._string(chunk, at)
                 continue
-            if self._shortcuts and at >= retry:
+            if self._shortcuts:
                 match = self._match_values(chunk, at)
-                if match is not None:
-                    if match.end() - at > self._window:
-                        retry = match.end()
-                    elif self._read_values(chunk[at : match.end()]):
-                        at = match.end()
-                        continue
+                if match is not None and self._read_values(chunk[at : match.end()]):
+                    at = match.end()
+                    continue
             at = match_white_space(chunk, at).end()  # type: ignore[union-attr]
             if at == end:
                 return
@@ -242,13 +326,13 @@ class Reader(Known):
             at = step(self, chunk, at)
 
     def _match_values(self, chunk: bytes, at: int) -> re.Match[bytes] | None:
-        """Where the values end that are whole in this chunk and no place of the envelope, or None."""
+        """Where the values end that are whole in the next window and no place of the envelope, or None."""
         if self._state in _RUNS and self._frame.place is None:
-            match = match_run(chunk, at)
+            match = match_run(chunk, at, at + self._window)
             if match is not None:
                 return match
         if self._state.steps.get(0x7B) is Reader._open_object and self._place is None:
-            return match_container(chunk, at)
+            return match_container(chunk, at, at + self._window)
         return None
 
     def _read_values(self, text: bytes) -> bool:
@@ -315,10 +399,12 @@ class Reader(Known):
         return at + 1
 
     def _close(self, _chunk: bytes, at: int) -> int:
+        self._end_kept(at)
         self._leave()
         return at + 1
 
     def _next_member(self, _chunk: bytes, at: int) -> int:
+        self._end_kept(at)
         self._state = _MEMBER
         return at + 1
 
@@ -333,12 +419,16 @@ class Reader(Known):
 
     def _begin_name(self, _chunk: bytes, at: int) -> int:
         self._in_name = True
+        self._mark = self._quote = self._start + at
         self._state = _STRING
         return at + 1
 
     def _begin_string(self, _chunk: bytes, at: int) -> int:
         self._begin()
         self._in_name = False
+        self._quote = self._start + at
+        if self._frame.after is not _AFTER_MEMBER:
+            self._mark = self._quote
         self._state = _STRING
         return at + 1
 
@@ -377,7 +467,11 @@ class Reader(Known):
         return at + len(word)
 
     def _string(self, chunk: bytes, at: int) -> int:
-        """As much of a name or string as the chunk holds, without its opening quote."""
+        """As much of a name or string as is read at once, without its opening quote."""
+        if len(chunk) - at >= _SHORT:
+            stop = self._read_slice(chunk, at)
+            if stop > at:
+                return stop
         stop = match_string(chunk, at).end()  # type: ignore[union-attr]
         if stop < len(chunk) and chunk[stop] == 0x22:
             if (
@@ -401,22 +495,54 @@ class Reader(Known):
             self._tail = chunk[stop:]
         return len(chunk)
 
+    def _read_slice(self, chunk: bytes, at: int) -> int:
+        """The same for a long string, at the speed of ``strict``: up to its end, or the end of a slice.  The position
+        as it was where there is no long string, or something is wrong with it."""
+        limit = min(len(chunk), at + _SLICE)
+        end = chunk.find(b'"', at, limit)
+        if limit - at < _SHORT or b'"' in _masked(chunk, at, at + _SHORT):
+            return at
+        if end >= 0 and chunk[end - 1] == 0x5C:
+            end = _masked(chunk, at, limit).find(b'"')
+            end += at if end >= 0 else 0
+        stop = whole(chunk, at, limit) if end < 0 else end
+        try:
+            text: str = jiter.from_json(b'"%b"' % chunk[at:stop], cache_mode="none")
+        except ValueError:
+            return at
+        if self._in_name or self._place is not None or not self._no_strings:
+            self._take_text(text.encode())
+        if end < 0:
+            return stop
+        self._end_string()
+        return stop + 1
+
     # -- strings ------------------------------------------------------------------------------------------------------
 
     def _take(self, raw: bytes) -> None:
         """A piece of a name or string: valid, and whole characters and escapes only."""
+        self._take_text(jiter.from_json(b'"%b"' % raw, cache_mode="none").encode() if b"\\" in raw else raw)
+
+    def _take_text(self, piece: bytes) -> None:
         text = self._text
-        text += jiter.from_json(b'"%b"' % raw, cache_mode="none").encode() if b"\\" in raw else raw
+        text += piece
         if self._in_name:
             if len(text) > _LONGEST_NAME:
                 self._take_long_name()
             return
         window = self._window
-        while len(text) > window:
-            cut = _character(text, window)
-            self._events.append(StringWindow(self._pointer(), bytes(text[:cut]), False))
+        if self._no_strings:
+            if len(text) > window or self._place is None:
+                self._windows = self._windows or len(text) > window
+                text.clear()
+            return
+        begin = 0
+        while len(text) - begin > window:
+            cut = _character(text, begin + window)
+            self._events.append(StringWindow(self._pointer(), bytes(text[begin:cut]), False))
             self._windows = True
-            del text[:cut]
+            begin = cut
+        del text[:begin]
 
     def _take_long_name(self) -> None:
         if b"\0" in self._text:
@@ -442,7 +568,7 @@ class Reader(Known):
             self._find_place()
             self._state = _COLON
             return
-        if self._windows or self._every_string:
+        if (self._windows or self._every_string) and not self._no_strings:
             self._events.append(StringWindow(self._pointer(), text, True))
         place = self._place
         if place is None or not place.keeps:
@@ -476,10 +602,18 @@ class Reader(Known):
                 raise JsonRefused("duplicate-member", f"member {shown(name.decode())} occurs twice in one object")
             raise folded_member(name.decode())
         names[key] = exact
+        self._names += 1
+        if self._names > self._most_names:
+            raise too_many_names()
 
     def _find_place(self) -> None:
         frame = self._frame
         if frame.place is None:
+            return
+        if self._wanted is not None and frame.place.path == "result":
+            self._place = None
+            if self._wanted(frame.name):
+                self._kept = (self._mark, frame.name.decode())
             return
         self._place = (frame.place.members or {}).get(frame.name)
         if self._place is None:
@@ -522,7 +656,15 @@ class Reader(Known):
         self._frame = _Frame(after, place)
         self._state = first
 
+    def _end_kept(self, at: int) -> None:
+        """A member of an object ends before ``at``; it may be a wanted one."""
+        kept = self._kept
+        if kept is not None and self._frame.place is not None:
+            self._events.append(Member(kept[1], kept[0], self._start + at))
+            self._kept = None
+
     def _leave(self) -> None:
+        self._names -= len(self._frame.names)
         self._frame = self._frames.pop()
         self._state = self._frame.after
 
@@ -556,6 +698,39 @@ def _character(text: bytes | bytearray, position: int) -> int:
     while text[position] & 0xC0 == 0x80:
         position -= 1
     return position
+
+
+def _masked(text: bytes, start: int, end: int) -> bytes:
+    """A part of the inside of a string without the quotes that do not end it."""
+    # A run of backslashes begins where an escape begins, so that they can be taken in pairs.
+    return text[start:end].replace(b"\\\\", b"  ").replace(b'\\"', b"  ")
+
+
+# A high surrogate, whose other half follows.
+_match_high = re.compile(rb"\\u[dD][89abAB]").match
+
+
+def whole(text: bytes, start: int, end: int) -> int:
+    """The last position up to ``end``, or one a little before it, that cuts no character and no escape in the inside of
+    a string, which begins at ``start`` or before."""
+    last = text.rfind(b"\\", start, end)
+    if last >= max(start, end - 12):
+        end = _run_start(text, start, last)
+        if end - 6 >= start and _match_high(text, end - 6) and (end - 6 - _run_start(text, start, end - 6)) % 2 == 0:
+            end -= 6
+    while start < end < len(text) and text[end] & 0xC0 == 0x80:
+        end -= 1
+    return end
+
+
+def _run_start(text: bytes, start: int, at: int) -> int:
+    """Where the run of backslashes begins that is at a position: an escape begins there."""
+    return start + len(text[start:at].rstrip(b"\\"))
+
+
+def too_many_names() -> LimitExceeded:
+    """More members in objects that are open than may be held."""
+    return LimitExceeded("names", "open objects have more members than allowed", limit="limits.streamed_members")
 
 
 def _not_utf8(offset: int) -> JsonSyntaxError:

@@ -10,11 +10,16 @@ from __future__ import annotations
 
 import enum
 import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .members import direct
 
 __all__ = [
     "PROTOCOL_KEYS",
     "PROTOCOL_NAMES",
     "WHOLE_NAME",
+    "Cleared",
     "LongName",
     "Twins",
     "fold",
@@ -24,6 +29,7 @@ __all__ = [
 ]
 
 
+@direct
 class Twins(enum.Enum):
     """Which pairs of members that differ only in case are refused; exact duplicates always are.
 
@@ -101,6 +107,39 @@ class LongName:
         """What ``same_name`` would say of the whole."""
         exact = b"\0" + self._exact.digest()
         return (b"\0" + self._folded.digest() if twins is Twins.ANY else exact), exact
+
+
+class Cleared:
+    """A question about member names, and the names for which the answer is known to be no.
+
+    Messages have the same few names again and again.  Peers choose them, so their length and number are bounded.
+    """
+
+    __slots__ = ("_known", "_suspects")
+
+    def __init__(self, suspects: Callable[[str], bool]) -> None:
+        self._suspects = suspects
+        self._known: set[str] = set()
+
+    def __call__(self, members: Mapping[str, Any]) -> bool:
+        """True when the answer is no for every one of the names."""
+        return members.keys() <= self._known or self._look(members)
+
+    def _look(self, members: Mapping[str, Any]) -> bool:
+        cleared = True
+        for name in members:
+            if name in self._known:
+                continue
+            if self._suspects(name):
+                cleared = False
+            elif len(name) <= WHOLE_NAME:
+                if len(self._known) >= _MAX_CLEARED:
+                    self._known.clear()
+                self._known.add(name)
+        return cleared
+
+
+_MAX_CLEARED = 4096
 
 
 def shown(name: str) -> str:

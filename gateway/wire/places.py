@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from .envelope import Envelope, classify
 
-__all__ = ["ENVELOPE", "EnvelopeField", "Event", "Known", "Mark", "Place", "Scalar", "StringWindow"]
+__all__ = ["ENVELOPE", "RESULT", "EnvelopeField", "Event", "Known", "Mark", "Member", "Place", "Scalar", "StringWindow"]
 
 
 class Mark(enum.Enum):
@@ -49,7 +49,16 @@ class StringWindow(NamedTuple):
     final: bool
 
 
-Event = EnvelopeField | StringWindow
+class Member(NamedTuple):
+    """A member of ``result`` that was asked for, from the ``start`` of its name to the ``end`` of its value and of the
+    white space behind it, in bytes of the document."""
+
+    name: str
+    start: int
+    end: int
+
+
+Event = EnvelopeField | StringWindow | Member
 
 
 class Place:
@@ -106,6 +115,9 @@ ENVELOPE = Place(
         ),
     },
 )
+
+# The same for whoever asks for members of ``result``, so that they are read one by one.
+RESULT = Place("", {**(ENVELOPE.members or {}), b"result": Place("result", {}, begins=True)})
 
 
 class Known:

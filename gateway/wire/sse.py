@@ -69,11 +69,15 @@ class Decoder:
     ``max_line`` and ``max_event`` are in bytes: of a line without its end, and of a frame without its blank line.
     A stream that exceeds one is broken for good: ``error`` is set at once, and raised by ``feed`` (immediately when it
     has no frames to return first, else by the next call) and by ``close``.
+
+    An event whose data is one long line can be had while it arrives: ``open_event`` says whether there is one, and from
+    ``begin_parts`` on each ``feed`` leaves its bytes in ``part``, until ``ended`` is what followed the data.
     """
 
     __slots__ = (
         "_at_start",
         "_bom",
+        "_in_parts",
         "_line",
         "_max_event",
         "_max_line",
@@ -81,7 +85,10 @@ class Decoder:
         "_size",
         "_skip",
         "_swallow",
+        "_trails",
+        "ended",
         "error",
+        "part",
     )
 
     def __init__(self, max_line: int, max_event: int) -> None:
@@ -94,6 +101,10 @@ class Decoder:
         self._skip = 0  # 1 when _pending begins with an LF that belongs to the previous frame's last line end
         self._swallow = False  # the last byte was a CR: an LF now would be the other half of that line end
         self._at_start = True  # the next byte begins a line
+        self._in_parts = False  # the data of an event is handed out as it comes
+        self.part = b""
+        self.ended: Frame | None = None
+        self._trails = False  # the next frame is what follows such data
         self._bom: bytes | None = b""  # what may turn out to be a byte order mark; None once that is decided
 
     @property
@@ -110,13 +121,20 @@ class Decoder:
         """The frames that ``data`` completes, in order.  Raises LimitExceeded (see the class)."""
         if self.error is not None:
             raise self.error
+        self.part, self.ended = b"", None
         if self._bom is not None:
             data = self._strip_bom(data)
         if not data:
             return []
         frames: list[Frame] = []
         try:
-            self._feed(data, frames)
+            if self._in_parts:
+                data = self._feed_part(data)
+            if data:
+                self._feed(data, frames)
+            if frames and self._trails:
+                self.ended = frames.pop(0)
+                self._trails = False
         except PeerError as error:
             self.error = error
             if not frames:
@@ -129,6 +147,44 @@ class Decoder:
         if self.error is not None:
             raise self.error
         self._pending = bytearray()
+
+    @property
+    def waiting(self) -> int:
+        """How many bytes of an event have come that is not complete."""
+        return len(self._pending)
+
+    def open_event(self) -> tuple[Frame, bytes] | None:
+        """The fields of the event that is not complete, and its data so far, if that is a line that is not complete and
+        the first one."""
+        pending = self._pending
+        start = max(pending.rfind(b"\n"), pending.rfind(b"\r")) + 1
+        if self._in_parts or self._at_start or not pending.startswith(b"data:", start):
+            return None
+        head = _frame(bytes(pending[:start]) + b"\n", self._skip)
+        if head.data is not None:
+            return None
+        start += 6 if pending.startswith(b" ", start + 5) else 5
+        return head, bytes(pending[start:])
+
+    def begin_parts(self) -> None:
+        """Hand out the rest of what ``open_event`` said as it comes."""
+        self._in_parts = True
+        self._pending = bytearray()
+        self._size = self._line = self._skip = 0
+
+    def _feed_part(self, data: bytes) -> bytes:
+        """Bytes of an event's data; what follows it, if that has begun."""
+        end = min((at for at in (data.find(b"\n"), data.find(b"\r")) if at >= 0), default=-1)
+        if end < 0:
+            self.part = data
+            return b""
+        self.part = data[:end]
+        self._in_parts = False
+        self._trails = True
+        self._at_start = True
+        self._swallow = False
+        # The fields that follow are those of an event whose data is a comment.
+        return b":" + data[end:]
 
     def _strip_bom(self, data: bytes) -> bytes:
         start = (self._bom or b"") + data

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -22,7 +22,7 @@ import jiter
 import orjson
 
 from .errors import JsonRefused, JsonSyntaxError, LimitExceeded, PeerError
-from .names import PROTOCOL_NAMES, Twins, fold, shown
+from .names import PROTOCOL_NAMES, WHOLE_NAME, Twins, fold, shown
 
 __all__ = ["MAX_DEPTH", "MAX_NUMBER_CHARS", "Limits", "Twins", "dumps", "parse"]
 
@@ -80,9 +80,12 @@ def read(data: bytes, depth: int, nodes: int, number_chars: int, twins: Twins) -
     if len(data) > number_chars:
         _bound_numbers(data, number_chars)
     # Without escapes a name cannot hold NUL, and without the Turkish letters its fold is Unicode's, which is C.
-    escapes = b"\\u" in data
-    plain = not (escapes or b"\xc4\xb0" in data or b"\xc4\xb1" in data)
-    return document, _walk(document, depth, twins is Twins.ANY, str.casefold if plain else fold, escapes)
+    escapes = b"\\" in data and b"\\u" in data
+    plain = not escapes and (data.isascii() or not (b"\xc4\xb0" in data or b"\xc4\xb1" in data))
+    every_twin = twins is Twins.ANY
+    # As many brackets are the least that it takes to be too deep.
+    shallow = data.count(b"{") + data.count(b"[") <= depth
+    return document, _walk(document, None if shallow else depth, every_twin, str.casefold if plain else fold, escapes)
 
 
 def dumps(document: Any) -> bytes:
@@ -168,30 +171,60 @@ def _bound_numbers(data: bytes, most: int) -> None:
                 raise too_long()
 
 
-def _walk(document: Any, depth: int, every_twin: bool, fold: Callable[[str], str], escapes: bool) -> int:
-    """Check values and names, one level of nesting after the other; returns how many values there are."""
+def _walk(document: Any, depth: int | None, every_twin: bool, fold: Callable[[str], str], escapes: bool) -> int:
+    """Check values and names; returns how many values there are.  ``depth`` is None where it cannot be exceeded."""
     count = 0
+    distinct, special = _distinct, _SPECIAL
     level: list[Any] = [[document]]
-    for _ in range(depth + 1):
-        deeper: list[Any] = []
+    for _ in range(1 if depth is None else depth + 1):
+        # One level of nesting after the other, or all of them in one list that grows while it is gone through.
+        deeper: list[Any] = level if depth is None else []
         for container in level:
             count += len(container)
             if type(container) is dict:
-                if escapes and any("\0" in name for name in container):
-                    raise nul_member()
-                if len(set(map(fold, container))) < len(container):
-                    _check_twins(container, every_twin)
+                if not container.keys() <= distinct:
+                    if escapes and any("\0" in name for name in container):
+                        raise nul_member()
+                    if len(set(map(fold, container))) < len(container):
+                        _check_twins(container, every_twin)
+                    _remember(container)
                 container = container.values()
             for value in container:
-                kind = type(value)
-                if kind is dict or kind is list:
-                    deeper.append(value)
-                elif kind is float and not isfinite(value):
-                    raise not_finite()
-        if not deeper:
+                if type(value) in special:
+                    if type(value) is not float:
+                        deeper.append(value)
+                    elif not isfinite(value):
+                        raise not_finite()
+        if not deeper or deeper is level:
             return count
         level = deeper
     raise too_deep()
+
+
+# What is looked into; other values are what they are.
+_SPECIAL = frozenset((dict, list, float))
+
+# Names without NUL of which no two fold to the same, and each by its fold: an object that has no others needs no closer
+# look.  Peers choose names, so their length and number are bounded.
+_MAX_NAMES = 4096
+_distinct: set[str] = set()
+_by_fold: dict[str, str] = {}
+
+
+def _remember(names: Iterable[str]) -> None:
+    for name in names:
+        if len(name) > WHOLE_NAME or name in _distinct or "\0" in name:
+            continue
+        if len(_distinct) >= _MAX_NAMES:
+            _distinct.clear()
+            _by_fold.clear()
+        # The latest spelling is the one that counts, so that a peer cannot keep others' names out for long.
+        folded = fold(name)
+        earlier = _by_fold.get(folded)
+        if earlier is not None:
+            _distinct.discard(earlier)
+        _by_fold[folded] = name
+        _distinct.add(name)
 
 
 def _check_twins(container: dict[str, Any], every_twin: bool) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gateway.guard.chain import BUILT_IN
+from gateway.guard.loading import BUILT_IN
 
 __all__ = ["approve"]
 

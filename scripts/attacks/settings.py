@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gateway.guard.chain import BUILT_IN
+from gateway.guard.loading import BUILT_IN
 
 from .approval import approve
 

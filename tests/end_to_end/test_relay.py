@@ -43,6 +43,10 @@ def answer(text: str = "fine", id: Any = 7) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": id, "result": {"content": [{"type": "text", "text": text}]}}
 
 
+# Larger than is held, and no result, which could be larger.
+LARGE_ERROR = {"jsonrpc": "2.0", "id": 7, "error": {"code": -32000, "message": "x" * 300_000}}
+
+
 def of_call(script: Any) -> dict[str, Any]:
     """A script for a stateless old server: tools/call as given, everything else refused."""
     return {"tools/call": script}
@@ -315,7 +319,7 @@ FAULTS: dict[str, tuple[Any, int, int, str]] = {
         -31502,
         None,
     ),
-    "too much": (answer_with(Json(answer("x" * 300_000))), 502, -31502, "upstream-too-large"),
+    "too much": (answer_with(Json(LARGE_ERROR)), 502, -31502, "upstream-too-large"),
 }
 
 
@@ -377,7 +381,7 @@ STREAM_FAULTS: dict[str, tuple[tuple[Any, ...], str]] = {
     "not JSON": ((Event(b"{nope"), End()), "upstream-protocol-error"),
     "other id": ((Event(answer(id=8)), End()), "upstream-answer-id"),
     "batch": ((Event(b"[]"), End()), "upstream-protocol-error"),
-    "too large": ((Event(answer("x" * 300_000)), End()), "upstream-too-large"),
+    "too large": ((Event(LARGE_ERROR), End()), "upstream-too-large"),
     "endless line": ((Chunk(b"data: "), Repeat(Chunk(b"x" * 1000), 400), End()), "upstream-too-large"),
     "not UTF-8": ((Event(b'{"jsonrpc":"2.0","id":7,"result":{"a":"\xff"}}'), End()), "upstream-protocol-error"),
 }

@@ -9,8 +9,8 @@ import pytest
 
 from gateway.config import HookEntry
 from gateway.guard.arguments import ArgumentsHook
-from gateway.guard.chain import HookConfigError, build
 from gateway.guard.hook import PASS, Block, Exchange
+from gateway.guard.loading import HookConfigError, build
 from gateway.protocol.message import Call, Message, Sender
 from gateway.wire.envelope import classify
 from tests.guard.messages import answer, error, exchange, notification, request, result

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from gateway.config import HookEntry, Policy
-from gateway.guard.chain import BUILT_IN, Chain, HookConfigError, Outcome, Pending, build
+from gateway.guard.chain import Chain, Outcome, Pending
 from gateway.guard.hook import PASS, AsyncHook, Block, Drop, Exchange, Finding, Hook, Replace, Verdict
+from gateway.guard.loading import BUILT_IN, HookConfigError, build
 from gateway.protocol.errors import ContentBlocked, HookFailed, InvalidParams, PolicyDenied
 from gateway.protocol.message import Message, Sender
 from gateway.wire.envelope import classify

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from gateway.guard.chain import BUILT_IN
 from gateway.guard.hook import PASS, Block, Replace, Verdict
 from gateway.guard.injection import NOTE, POINTS, InjectionHook
+from gateway.guard.loading import BUILT_IN
 from gateway.guard.pinning.scan import PATTERNS
 from gateway.guard.ruleset import RulesError
 from gateway.protocol.errors import ContentBlocked

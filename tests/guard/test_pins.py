@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from gateway.config import HookEntry
-from gateway.guard.chain import HookConfigError, build
 from gateway.guard.hook import PASS, Block, Exchange, Replace, Verdict
+from gateway.guard.loading import HookConfigError, build
 from gateway.guard.pinning.definition import FAMILIES, digest
 from gateway.guard.pinning.lock import Lock, Pin, lock_file, write
 from gateway.guard.pins import PinsHook

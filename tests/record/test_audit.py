@@ -8,16 +8,17 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.protocol.errors import AuditUnavailable
-from gateway.record.audit import MAX_FIELD_CHARS, Audit, Mode
+from gateway.record.audit import MAX_FIELD_CHARS, Audit, Mode, _bounded, _encode, is_usual
 
 
 class Clock:
@@ -481,3 +482,110 @@ def test_a_file_that_was_closed_opens_again(path: Path, clock: Clock) -> None:
 def test_bounds_that_make_no_sense(path: Path, size: int, keep: int) -> None:
     with pytest.raises(ValueError, match="at least"):
         Audit(path, "required", size, keep)
+
+
+# -- together ---------------------------------------------------------------------------------------------------------
+
+
+class Later:
+    """An event loop's ``call_later``, called by hand."""
+
+    def __init__(self) -> None:
+        self.due: list[tuple[float, Callable[[], None]]] = []
+
+    def __call__(self, seconds: float, call: Callable[[], None]) -> None:
+        self.due.append((seconds, call))
+
+    def pass_by(self) -> None:
+        due, self.due = self.due, []
+        for _, call in due:
+            call()
+
+
+@contextlib.contextmanager
+def collected(path: Path, clock: Clock, size: int = 10**6) -> Iterator[tuple[Audit, Later]]:
+    with opened(path, "best_effort", size, clock=clock) as audit:
+        later = Later()
+        audit.batch(later)
+        yield audit, later
+
+
+def test_records_that_may_be_lost_are_written_together(path: Path, clock: Clock) -> None:
+    with collected(path, clock) as (audit, later):
+        assert audit.write({"event": "request.accepted"}) == 0
+        clock.now += 0.125
+        audit.write({"event": "request.finished"})
+        assert path.read_bytes() == b"" and audit.records == 0
+        assert [seconds <= 0.05 for seconds, _ in later.due] == [True]
+        later.pass_by()
+        assert path.read_bytes() == (
+            b'{"time":"2026-11-22T12:00:00.250Z","seq":1,"event":"request.accepted"}\n'
+            b'{"time":"2026-11-22T12:00:00.375Z","seq":2,"event":"request.finished"}\n'
+        )
+        assert (audit.records, audit.sequence, later.due) == (2, 2, [])
+        for write_now in (audit.flush, audit.check, audit.close):
+            audit.write({"event": "started"})
+            write_now()
+            assert whole(path)[-1]["event"] == "started"
+        later.pass_by()
+    assert numbers(whole(path)) == [1, 2, 3, 4, 5]
+
+
+def test_no_more_than_a_bound_is_held(path: Path, clock: Clock) -> None:
+    with collected(path, clock) as (audit, later):
+        for _ in range(1000):
+            audit.write({"event": "request.accepted", "name": "x" * 200})
+        assert 1000 - audit.records < 64 * 1024 / 200
+        assert len(later.due) == 1
+    assert numbers(whole(path)) == [*range(1, 1001)]
+
+
+def test_what_is_written_together_fills_files_like_single_records(path: Path, clock: Clock) -> None:
+    with collected(path, clock, 130) as (audit, later):
+        for _ in range(5):
+            audit.write({"event": "started"})
+        later.pass_by()
+    assert generations(path) == {"audit.jsonl": [5], "audit.jsonl.1": [3, 4], "audit.jsonl.2": [1, 2]}
+
+
+@pytest.mark.parametrize("room", [0, 1, 61, 62, 63, 100, 186, 240])
+def test_what_of_several_records_is_lost_is_known(path: Path, clock: Clock, room: int) -> None:
+    with collected(path, clock) as (audit, later):
+        audit.write({"event": "started"})
+        later.pass_by()
+        with full_at(path.stat().st_size + room):
+            for _ in range(5):
+                audit.write({"event": "started"})
+            later.pass_by()
+        length = len(b'{"time":"2026-11-22T12:00:00.250Z","seq":1,"event":"started"}\n')
+        assert (audit.records, audit.failures) == (1 + min(5, room // length), 1)
+        assert audit.records + audit.drops == 6
+        audit.write({"event": "stopped"})
+        audit.flush()
+    records, rest = readable(path)
+    torn = [number for record in records for number in record.get("torn", ())]
+    assert sorted({*numbers(records), *torn}) == [*range(1, records[-1]["seq"] + 1)]
+    assert len(torn) == (1 if room % length else 0) and len(rest) <= len(torn)
+    assert records[-1]["event"] == "stopped"
+
+
+@pytest.mark.parametrize("mode", ["required", "off"])
+def test_what_is_required_never_waits(path: Path, clock: Clock, mode: Mode) -> None:
+    with opened(path, mode, clock=clock) as audit:
+        later = Later()
+        audit.batch(later)
+        for required in (True, False):
+            audit.write({"event": "request.accepted"}, required=required)
+        assert audit.records == (2 if mode == "required" else 0)
+        assert later.due == []
+
+
+@given(fields=st.dictionaries(st.text(max_size=5), json_values, max_size=70))
+def test_what_is_usual_needs_neither_a_cut_nor_an_escape(fields: dict[str, Any]) -> None:
+    """The short way and the long way come to the same line."""
+    try:
+        line = orjson.dumps(fields)
+    except TypeError:
+        return
+    if is_usual(line):
+        assert _encode({name: _bounded(value, 0) for name, value in fields.items()}) == line + b"\n"

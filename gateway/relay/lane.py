@@ -1,0 +1,574 @@
+"""The short lane: one plain exchange without a task, a Request or a Response.
+
+A request that arrived complete in one read - and that is nearly every one - needs nothing of what a web framework
+builds around it.  Here the two connections, which are aiohttp's own with aiohttp's C parser, drive the same sans-IO
+exchange as ``endpoint`` and ``pump`` do: what the client sent is judged within its ``data_received``, what the upstream
+sends within that one's.  Everything that decides is the exchange's; everything unusual never gets here (``is_plain``).
+
+    client connection --start--> Lane --post--> upstream connection
+                      <--write--      <--upstream_moved--
+
+What ``pump`` does with a deadline around each await is done here with one timer a client connection (``Alarm``), which
+is seldom armed and hardly ever moved: most exchanges end before anything is due.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import http
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import aiohttp
+from aiohttp.connector import Connection
+from aiohttp.helpers import rfc822_formatted_time
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.http_writer import HttpVersion11
+from aiohttp.streams import StreamReader
+
+from ..protocol.errors import Draining, GatewayError, InternalError, UpstreamTimeout
+from ..protocol.headers import Fields
+from .answer import EVENT_STREAM_FIELDS
+from .exchange import Answer, Forward, Reply
+from .gate import Head, Passed
+from .get import Get
+from .post import Post
+from .pump import KEEP_ALIVE, turn_of
+from .upstream import KnownAnswer, Pool, UpstreamConnection, blame
+
+if TYPE_CHECKING:
+    from .endpoint import Endpoint
+
+__all__ = ["Alarm", "Client", "KnownHead", "Lane", "is_plain"]
+
+_log = logging.getLogger(__name__)
+
+_REASONS = {status.value: status.phrase for status in http.HTTPStatus}
+
+
+@dataclass(slots=True)
+class KnownHead:
+    """What aiohttp's parser made of the head of a plain request, and that it has been admitted before, if it has.
+
+    ``length`` of the body in bytes.
+    """
+
+    method: str
+    target: str
+    fields: Fields
+    pool: Pool
+    length: int
+    passed: Passed | None = None
+
+
+class Client(Protocol):
+    """The client's connection, as a lane sees it."""
+
+    alarm: Alarm
+
+    @property
+    def takes_more(self) -> bool:
+        """False while the client does not read as fast as it is written to."""
+
+    @property
+    def remote(self) -> str | None:
+        """The peer's address."""
+
+    def send(self, data: bytes) -> None:
+        """Write bytes; nothing happens when the client is gone."""
+
+    def lane_over(self, close: bool) -> None:
+        """The exchange has ended; ``close`` the connection, or go on with the next request."""
+
+    def give_up(self) -> None:
+        """Cut the connection."""
+
+
+class Alarm:
+    """A timer that is set for every step and so must cost nothing: the loop's own timer is only armed for an earlier
+    time than it already waits for, and looks what is due when it fires."""
+
+    __slots__ = ("_call", "_due", "_handle", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._due: float | None = None
+        self._call: Callable[[], None] | None = None
+        self._handle: asyncio.TimerHandle | None = None
+
+    def set(self, due: float, call: Callable[[], None]) -> None:
+        """Call once at that time of the loop's clock, instead of what was set before."""
+        self._due, self._call = due, call
+        if self._handle is None or self._handle.when() > due:
+            self._arm(due)
+
+    def clear(self) -> None:
+        """Nothing is due."""
+        self._due = self._call = None
+
+    def close(self) -> None:
+        """Nothing is due, ever."""
+        self.clear()
+        if self._handle is not None:
+            self._handle.cancel()
+
+    def _arm(self, due: float) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+        self._handle = self._loop.call_at(due, self._fire)
+
+    def _fire(self) -> None:
+        self._handle = None
+        due, call = self._due, self._call
+        if due is None or call is None:
+            return
+        if self._loop.time() < due:
+            self._arm(due)
+        else:
+            self.clear()
+            call()
+
+
+def is_plain(message: RawRequestMessage, payload: StreamReader, largest: int) -> bool:
+    """Whether a request that the parser has read is one for the short lane: all there, and nothing special."""
+    return (
+        message.method in ("POST", "GET")
+        and message.version == HttpVersion11
+        and not (message.chunked or message.should_close or message.upgrade or message.compression)
+        and payload.is_eof()
+        and payload.exception() is None
+        and payload.total_bytes <= (largest if message.method == "POST" else 0)
+        and "Expect" not in message.headers
+    )
+
+
+def _last_lines() -> bytes:
+    return f"Date: {rfc822_formatted_time()}\r\nServer: mcpgw\r\n\r\n".encode()
+
+
+class _State(enum.Enum):
+    JUDGING = enum.auto()
+    CONNECTING = enum.auto()
+    WAITING = enum.auto()  # for the head of the answer
+    COLLECTING = enum.auto()
+    STREAMING = enum.auto()
+    OVER = enum.auto()
+
+
+class Lane:
+    """One exchange: the client's connection, the upstream's, and what is in between."""
+
+    __slots__ = (
+        "_busy", "_client", "_complete", "_connecting", "_connection", "_endpoint", "_entered", "_exchange", "_heard",
+        "_limits", "_loop", "_payload", "_pool", "_protocol", "_state", "_waits_turn", "_written", "headers", "status",
+    )  # fmt: skip
+
+    def __init__(self, endpoint: Endpoint, client: Client, pool: Pool, head: Head) -> None:
+        self._endpoint = endpoint
+        self._client = client
+        self._pool = pool
+        self._loop = asyncio.get_running_loop()
+        self._limits = endpoint.site.config.limits
+        self._state = _State.JUDGING
+        self._connection: Connection | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._protocol: UpstreamConnection | None = None
+        self._payload: StreamReader | None = None
+        self._entered = False
+        self._complete = False
+        self._busy = False
+        self._waits_turn = False
+        self._heard = self._written = now = self._loop.time()
+        kind = Post if head.method == "POST" else Get
+        self._exchange: Post | Get = kind(endpoint.site, head, endpoint.next_request(), now)
+
+    # -- from the client's request to the upstream --------------------------------------------------------------------
+
+    def start(self, known: KnownHead, body: bytes) -> None:
+        """Judge the request and send it on, or refuse it."""
+        exchange, endpoint = self._exchange, self._endpoint
+        passed = known.passed
+        endpoint.relays.add(self)
+        try:
+            try:
+                if passed is not None and time.time() < passed.until and not endpoint.site.draining:
+                    exchange.admit_again(passed.admission, self._heard)
+                else:
+                    exchange.admit(endpoint.identify(exchange), self._heard)
+                    assert exchange.admission is not None
+                    known.passed = endpoint.site.gate.passed(exchange.head, exchange.admission)
+                forward: Forward | Reply | None
+                if isinstance(exchange, Post):
+                    exchange.feed(body)
+                    forward = exchange.complete(self._heard)
+                    assert forward is not None  # no hook asks: ``Chain.asks``
+                else:
+                    forward = exchange.open(self._heard)
+                if isinstance(forward, Reply):
+                    self._reply(forward)
+                    return
+                self._pool.enter(self.is_standing)
+                self._entered = True
+                self._connection = self._pool.take(self.is_standing)
+                if self._connection is not None:
+                    self._send(forward)
+                else:
+                    self._state = _State.CONNECTING
+                    self._connecting = self._pool.later(self._connect(forward))
+                self._client.alarm.set(self._heard + self._limits.first_byte_timeout, self._late)
+            except GatewayError as error:
+                if isinstance(exchange, Post) and not exchange.bytes_in and exchange.upstream:
+                    exchange.look_for_id(body)
+                self._refuse(error)
+        except Exception:
+            self._defect()
+
+    def _send(self, forward: Forward) -> None:
+        connection = self._connection
+        assert connection is not None
+        self._state = _State.WAITING
+        try:
+            self._pool.send(connection, forward, self)
+        except OSError as error:
+            raise blame(error) from error
+        self._protocol = connection.protocol  # type: ignore[assignment]
+
+    async def _connect(self, forward: Forward) -> None:
+        try:
+            self._connection = await self._pool.connect(self.is_standing)
+            self._send(forward)
+        except (aiohttp.ClientError, OSError) as error:
+            self._refuse(blame(error))
+        except GatewayError as error:
+            self._refuse(error)
+        except Exception:
+            self._defect()
+        finally:
+            self._connecting = None
+
+    # -- from the upstream to the client ------------------------------------------------------------------------------
+
+    def upstream_moved(self) -> None:
+        """Something has come on the upstream's connection, or it is lost."""
+        if self._busy or self._state is _State.OVER:
+            return  # reading may resume the transport, which comes back here
+        self._busy = True
+        try:
+            try:
+                if self._state is _State.WAITING:
+                    self._read_head()
+                if self._state is _State.COLLECTING:
+                    self._collect()
+                if self._state is _State.STREAMING:
+                    self._stream()
+            except GatewayError as error:
+                self._failed(error)
+            except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
+                self._failed(blame(error))
+        except Exception:
+            self._defect()
+        finally:
+            self._busy = False
+
+    def upstream_answered(self, answer: KnownAnswer, body: bytes) -> None:
+        """All of a small JSON answer: what ``upstream_moved`` would find, without the buffers in between."""
+        try:
+            try:
+                exchange = self._exchange
+                self._complete = True
+                self._heard = now = self._loop.time()
+                reply: Any = exchange.answer_head(answer.status, answer.headers, now)
+                if reply is Answer.COLLECT:
+                    assert isinstance(exchange, Post)
+                    exchange.collect(body, now)
+                    if exchange.is_streaming:
+                        self._open_stream(exchange.stream_fields)
+                        self._pass_on(exchange.receive(b"", now), now)
+                        if self._state is _State.STREAMING:
+                            self._end_stream(exchange.end())
+                        return
+                    reply = exchange.finish(now)
+                self._reply(reply)
+            except GatewayError as error:
+                self._failed(error)
+        except Exception:
+            self._defect()
+
+    def _read_head(self) -> None:
+        protocol, exchange = self._protocol, self._exchange
+        assert protocol is not None
+        while protocol._buffer:
+            (message, payload), _ = protocol._buffer.popleft()
+            if 100 <= message.code <= 199 and message.code != 101:
+                continue
+            self._payload = payload
+            self.status, self.headers = message.code, message.headers
+            self._heard = self._loop.time()
+            answer = exchange.answer_head(message.code, message.headers, self._heard)
+            if answer is Answer.STREAM:
+                more = exchange.answer_fields if isinstance(exchange, Post) else {}
+                self._open_stream({**EVENT_STREAM_FIELDS, **more})
+            elif answer is Answer.COLLECT:
+                self._state = _State.COLLECTING
+                self._client.alarm.set(self._heard + self._limits.idle_timeout, self._late)
+            else:
+                assert isinstance(answer, Reply)
+                self._reply(answer)
+            return
+        if (error := protocol.exception()) is not None:
+            raise error
+
+    def _collect(self) -> None:
+        exchange, payload = self._exchange, self._payload
+        assert isinstance(exchange, Post) and payload is not None
+        while not exchange.enough:
+            chunk = payload.read_nowait(-1)
+            if chunk:
+                self._heard = self._loop.time()
+                exchange.collect(chunk, self._heard)
+                if exchange.is_streaming:
+                    self._open_stream(exchange.stream_fields)
+                    self._pass_on(exchange.receive(b"", self._heard), self._heard)
+                    return
+            elif payload.at_eof():
+                break
+            else:
+                self._client.alarm.set(self._heard + self._limits.idle_timeout, self._late)
+                return
+        self._complete = payload.at_eof()
+        reply = exchange.finish(self._heard)
+        assert reply is not None
+        self._reply(reply)
+
+    def _open_stream(self, fields: Mapping[str, str]) -> None:
+        self._state = _State.STREAMING
+        self._written = self._heard
+        self._endpoint.site.metrics.stream_opened(self._exchange.upstream, self._exchange.head.method.lower())
+        self._client.send(self._head(200, fields, b"Transfer-Encoding: chunked\r\n"))
+        self._watch()
+
+    def _stream(self) -> None:
+        exchange, payload = self._exchange, self._payload
+        assert payload is not None
+        while self._client.takes_more and not self._waits_turn:
+            size = turn_of(exchange)
+            chunk = payload.read_nowait(size)
+            if chunk:
+                self._heard = self._loop.time()
+                self._pass_on(exchange.receive(chunk, self._heard), self._heard)
+                if len(chunk) == size:
+                    self._waits_turn = True
+                    self._loop.call_soon(self._take_turn)
+            elif payload.at_eof():
+                self._end_stream(exchange.end())
+            else:
+                break
+            if self._state is _State.OVER:
+                return
+        self._watch()
+
+    def _take_turn(self) -> None:
+        self._waits_turn = False
+        self.upstream_moved()
+
+    def _pass_on(self, data: bytes, now: float) -> None:
+        exchange = self._exchange
+        if data:
+            self._written = now
+            self._client.send(b"%x\r\n%b\r\n" % (len(data), data))
+        if exchange.blocked_requests:
+            self._send_beside(exchange.take_blocked())
+        if exchange.done:
+            self._end_stream(b"")
+
+    # -- time ---------------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Set the alarm for whatever is due next on a stream."""
+        limits, exchange = self._limits, self._exchange
+        if not self._client.takes_more:
+            due = self._written + limits.write_timeout
+        else:
+            due = self._written + limits.keepalive_interval
+            idle = limits.stream_idle_timeout if self.is_standing else limits.idle_timeout
+            if idle:
+                due = min(due, self._heard + idle)
+            if exchange.held_until is not None:
+                due = min(due, exchange.held_until)
+        self._client.alarm.set(due, self._on_stream_due)
+
+    def _on_stream_due(self) -> None:
+        if self._state is not _State.STREAMING:
+            return
+        try:
+            self._stream_due(self._loop.time())
+        except Exception:
+            self._defect()
+
+    def _stream_due(self, now: float) -> None:
+        limits, exchange = self._limits, self._exchange
+        if not self._client.takes_more:
+            if now >= self._written + limits.write_timeout:
+                self._give_up()  # gone, or it wants to hold our memory
+                return
+        elif exchange.held_until is not None and now >= exchange.held_until:
+            self._pass_on(exchange.flush(now), now)
+        else:
+            idle = limits.stream_idle_timeout if self.is_standing else limits.idle_timeout
+            if idle and now >= self._heard + idle:
+                key = "limits.stream_idle_timeout" if self.is_standing else "limits.idle_timeout"
+                self._failed(UpstreamTimeout("the upstream has been silent for too long", key=key))
+            elif now >= self._written + limits.keepalive_interval:
+                self._written = now
+                if not exchange.is_mid_event:
+                    self._client.send(b"%x\r\n%b\r\n" % (len(KEEP_ALIVE), KEEP_ALIVE))
+        if self._state is _State.STREAMING:
+            self._watch()
+
+    def _late(self) -> None:
+        """The upstream did not answer, or stopped in the middle of an answer that is collected."""
+        if self._state is _State.COLLECTING:
+            error = UpstreamTimeout("the upstream's answer stopped coming", key="limits.idle_timeout")
+        elif self._state in (_State.CONNECTING, _State.WAITING):
+            error = UpstreamTimeout("the upstream did not answer in time", key="limits.first_byte_timeout")
+        else:
+            return
+        self._failed(error)
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def _failed(self, error: GatewayError) -> None:
+        """The upstream broke, or is too slow."""
+        if isinstance(error, UpstreamTimeout):
+            # In a session the lost connection alone does not tell it that nobody waits any more (rule 7.24).
+            self._send_beside(self._exchange.cancellations())
+        if self._state is _State.STREAMING:
+            self._end_stream(self._exchange.fail(error))
+        elif self._state is not _State.OVER:
+            self._refuse(error)
+
+    def _refuse(self, error: GatewayError) -> None:
+        self._reply(self._exchange.refuse(error))
+
+    def _reply(self, reply: Reply) -> None:
+        """The complete answer."""
+        self._endpoint.site.metrics.response(reply.status)
+        length = b"" if reply.status == 204 else b"Content-Length: %d\r\n" % len(reply.body)
+        if reply.close_connection:
+            length += b"Connection: close\r\n"
+        self._client.send(self._head(reply.status, reply.fields, length) + reply.body)
+        self._over(None, close=reply.close_connection)
+
+    def _end_stream(self, last: bytes) -> None:
+        exchange = self._exchange
+        if exchange.must_abort:
+            self._give_up()
+            return
+        end = b"0\r\n\r\n"
+        self._client.send(b"%x\r\n%b\r\n%b" % (len(last), last, end) if last else end)
+        self._over(None)
+
+    def _defect(self) -> None:
+        _log.exception("defect on the short lane")
+        if self._state is _State.OVER:
+            return
+        if self._state is _State.STREAMING:
+            self._exchange.fail(InternalError("the gateway failed"))
+            self._give_up()
+        else:
+            self._refuse(InternalError("the gateway failed"))
+
+    def _give_up(self) -> None:
+        """Cut the client's connection: nothing else tells it that what it has got is not all.  The exchange is over."""
+        self._client.give_up()
+        self._over("client-gone", close=True)
+
+    def client_gone(self) -> None:
+        """The client's connection is lost."""
+        if self._state is not _State.OVER:
+            self._over("draining" if self._endpoint.site.draining else "client-gone", close=True)
+
+    def _over(self, outcome: str | None, *, close: bool = False) -> None:
+        state, self._state = self._state, _State.OVER
+        exchange, endpoint = self._exchange, self._endpoint
+        if state is _State.STREAMING:
+            endpoint.site.metrics.stream_closed(exchange.upstream, exchange.head.method.lower())
+        if self._entered:
+            self._pool.leave(self.is_standing)
+        if self._connecting is not None and self._connecting is not asyncio.current_task():
+            self._connecting.cancel()
+        if self._connection is not None:
+            self._let_go(clean=outcome is None and exchange.error is None)
+        endpoint.over(self)
+        exchange.close(self._loop.time(), outcome)
+        self._client.alarm.clear()
+        self._client.lane_over(close)
+
+    def _let_go(self, clean: bool) -> None:
+        """The upstream's connection goes back to the pool, unless something was wrong with it."""
+        if self._protocol is not None:
+            self._protocol.listener = None
+        if clean and self._complete:
+            self.release()
+        elif clean and self._payload is not None:
+            self._pool.finish(self)
+        else:
+            self.close()
+
+    def _send_beside(self, bodies: list[Forward]) -> None:
+        pool = self._pool
+        for body in bodies:
+            pool.later(pool.send_quietly(body, lambda error: _log.warning("upstream %s: %s", pool.name, blame(error))))
+
+    def _head(self, status: int, fields: Mapping[str, str], framing: bytes) -> bytes:
+        """The head of an answer, as aiohttp would write it."""
+        origin = self._exchange.head.fields.get("Origin")
+        if origin is not None:
+            fields = {**fields, **self._endpoint.site.gate.cors(origin)}
+        lines = "".join([f"{name}: {value}\r\n" for name, value in fields.items()])
+        if lines.count("\n") != len(fields):
+            raise ValueError("a header field with a line break")
+        return f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\n{lines}".encode() + framing + _last_lines()
+
+    # -- what can be told to stop -------------------------------------------------------------------------------------
+
+    @property
+    def is_standing(self) -> bool:
+        """True for a stream that has no natural end (rule 7.10)."""
+        return isinstance(self._exchange, Get) or self._exchange.is_listening
+
+    def stop(self) -> None:
+        """The gateway stops: end now."""
+        if self._state is _State.STREAMING:
+            self._end_stream(self._exchange.drain())
+        elif self._state is not _State.OVER:
+            self._refuse(Draining("the gateway is stopping", headers={"Retry-After": "1"}))
+
+    def client_writable(self) -> None:
+        """The client takes more again."""
+        if self._state is _State.STREAMING:
+            self._written = self._loop.time()
+            self.upstream_moved()
+
+    # -- the upstream's answer, as the pool sees it -------------------------------------------------------------------
+
+    @property
+    def content(self) -> StreamReader:
+        """The body of the answer."""
+        assert self._payload is not None
+        return self._payload
+
+    def close(self) -> None:
+        """Give up the upstream's connection."""
+        if self._connection is not None:
+            self._connection.close()
+
+    def release(self) -> Any:
+        """The upstream's connection may be used again."""
+        if self._connection is not None:
+            self._connection.release()
