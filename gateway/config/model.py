@@ -87,8 +87,8 @@ class Listen(Section):
     )
     short_lane: Switch = Field(
         default=True,
-        description="Whether plain requests are relayed without a task for each; what is decided about them is the same. "
-        "`MCPGW_SHORT_LANE=on` or `off` in the environment takes its place.",
+        description="Whether plain requests are relayed without a task for each; what is decided about them is the "
+        "same. `MCPGW_SHORT_LANE=on` or `off` in the environment takes its place.",
     )
 
     @property

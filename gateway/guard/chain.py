@@ -9,7 +9,7 @@ message.  In mode ``shadow`` none of that touches the message: what the hook wou
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -157,6 +157,10 @@ class Streamed:
         return outcome
 
 
+# Hooks, and what to call where none of them asks or is in the shadow.
+_Selection = tuple[tuple[Link, ...], tuple[Callable[[Message, Exchange], Any], ...] | None]
+
+
 class Chain:
     """The hooks of one upstream, in order."""
 
@@ -164,7 +168,7 @@ class Chain:
 
     def __init__(self, links: Iterable[Link] = ()) -> None:
         self._links = tuple(links)
-        self._selected: dict[tuple[Sender, str | None], tuple[Link, ...]] = {}
+        self._selected: dict[tuple[Sender, str | None], _Selection] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -184,17 +188,31 @@ class Chain:
     def judge(self, message: Message, exchange: Exchange) -> Outcome | Pending:
         """Puts the message before the hooks that want it.  Never raises."""
         key = (message.sender, message.method)
-        links = self._selected.get(key)
-        if links is None:
-            links = self._select(*key)
-        return self._run(links, 0, Outcome(message), message, exchange)
+        links, judges = self._selected.get(key) or self._select(*key)
+        if judges is None:
+            return self._run(links, 0, Outcome(message), message, exchange)
+        # As ``_run``, for what nearly every message is: one that each hook lets pass.
+        position = 0
+        try:
+            for judge in judges:
+                verdict = judge(message, exchange)
+                if verdict is not PASS:
+                    break
+                position += 1
+            else:
+                return Outcome(message)
+        except Exception as error:
+            verdict = failure(links[position], error)
+        outcome = Outcome(message)
+        ended = self._settle(links, position, verdict, outcome, message, exchange, exchange)
+        return ended or self._run(links, position + 1, outcome, cast("Message", outcome.message), exchange)
 
     def windows(self, message: Message, exchange: Exchange) -> Streamed | None:
         """How an answer is judged that is too large to hold, of which the envelope is known; None where a hook has to
         see the whole of it.  See ``windows``.  Never raises."""
         asked: list[Link] = []
         judges: list[Windows] = []
-        for link in self._select(message.sender, message.method):
+        for link in self._select(message.sender, message.method)[0]:
             begin = getattr(link.hook, "windows", None)
             if link.shadow or link.timeout is not None or begin is None:
                 return None
@@ -227,13 +245,15 @@ class Chain:
                     return outcome.error
         return None
 
-    def _select(self, sender: Sender, method: str | None) -> tuple[Link, ...]:
+    def _select(self, sender: Sender, method: str | None) -> _Selection:
         links = tuple(link for link in self._links if link.selects(sender, method))
+        is_plain = not any(link.shadow or link.timeout is not None for link in links)
+        selection = links, tuple(link.judge for link in links) if is_plain else None
         if method is None or len(method) <= 128:
             if len(self._selected) >= _MEMORY:
                 self._selected.clear()
-            self._selected[sender, method] = links
-        return links
+            self._selected[sender, method] = selection
+        return selection
 
     def _run(
         self, links: tuple[Link, ...], position: int, outcome: Outcome, message: Message, exchange: Exchange
@@ -248,18 +268,33 @@ class Chain:
             except Exception as error:
                 verdict = failure(link, error)
             if verdict is not PASS or link.shadow:
-                if isinstance(verdict, Hold):
-                    if link.shadow:
-                        # Nothing waits for a hook in the shadow.
-                        verdict = released(link, verdict)
-                    elif message.kind is Kind.NOTIFICATION and message.sender is Sender.SERVER:
-                        held = Held(self, links, position, outcome, message, exchange, verdict)
-                        return Outcome(None, decision="hold", hook=link.name, held=held)
-                if self._apply(link, verdict, message, exchange, seen_by, outcome):
-                    return outcome
+                ended = self._settle(links, position, verdict, outcome, message, exchange, seen_by)
+                if ended is not None:
+                    return ended
                 message = cast("Message", outcome.message)
             position += 1
         return outcome
+
+    def _settle(
+        self,
+        links: tuple[Link, ...],
+        position: int,
+        verdict: Any,
+        outcome: Outcome,
+        message: Message,
+        exchange: Exchange,
+        seen_by: Exchange,
+    ) -> Outcome | None:
+        """What becomes of the message by this verdict, or None when the next hook is asked."""
+        link = links[position]
+        if isinstance(verdict, Hold):
+            if link.shadow:
+                # Nothing waits for a hook in the shadow.
+                verdict = released(link, verdict)
+            elif message.kind is Kind.NOTIFICATION and message.sender is Sender.SERVER:
+                held = Held(self, links, position, outcome, message, exchange, verdict)
+                return Outcome(None, decision="hold", hook=link.name, held=held)
+        return outcome if self._apply(link, verdict, message, exchange, seen_by, outcome) else None
 
     def _apply(
         self, link: Link, verdict: Any, message: Message, exchange: Exchange, seen_by: Exchange, outcome: Outcome

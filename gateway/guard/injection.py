@@ -16,7 +16,7 @@ from .detect import encode
 from .edit import Edits, Place, Text, pointer, strings
 from .hook import PASS, Block, Exchange, Finding, Pass, Replace, Verdict
 from .injection_streamed import InjectionWindows, blocked
-from .instructions import POINTS, Passage, Tally, plain
+from .instructions import POINTS, Passage, Tally, detector, plain
 from .ruleset import RulesError
 from .windows import Windows
 
@@ -50,13 +50,16 @@ class InjectionHook:
             raise RulesError("threshold: expected a whole number of 1 or more")
         self._action = action
         self._threshold = threshold
+        self._detector = detector()
 
     def on_message(self, message: Message, exchange: Exchange) -> Verdict:
         """Passes, marks or blocks a message of the server; passes those of the client."""
         if _is_left_alone(message):
             return PASS
-        tally = Tally(counts=self._action != "flag")
         text = encode("\n".join(_collect(message.document)))
+        if text.isascii() and not self._detector.first_pass(text):
+            return PASS
+        tally = Tally(counts=self._action != "flag")
         folded = plain(text)
         candidates = tally.candidates(folded)
         if candidates:

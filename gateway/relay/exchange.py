@@ -133,17 +133,24 @@ class Exchange:
     def admit(self, client: str, now: float) -> None:
         """Take on an identified client; raises what the gate raises."""
         self.client = client
-        self._admitted(self.site.gate.admit(self.head, client, self.upstream, now))
+        self._admitted(self.site.gate.admit(self.head, client, self.upstream, now), now)
 
     def admit_again(self, admission: Admission, now: float) -> None:
         """Take on a client whose head has passed before; raises RateLimited."""
         self.client, self.upstream = admission.client, admission.upstream
         self.site.gate.charge(admission, now)
-        self._admitted(admission)
+        self._admitted(admission, now)
 
-    def _admitted(self, admission: Admission) -> None:
+    def _admitted(self, admission: Admission, now: float) -> None:
         self.admission = admission
-        self.context = Context(self.request, admission.client, self.upstream, admission.policy_name, admission.policy)
+        self.context = Context(
+            request=self.request,
+            client=admission.client,
+            upstream=admission.upstream,
+            policy_name=admission.policy_name,
+            policy=admission.policy,
+            now=now,
+        )
 
     @property
     def supported(self) -> tuple[str, ...]:

@@ -36,6 +36,8 @@ __all__ = ["Incoming"]
 # RFC 9110, 10.2.3: what is passed on of Retry-After.
 _SECONDS = re.compile(r"[0-9]{1,9}")
 
+_USUAL = [JSON]
+
 # Statuses that mean something to an MCP client's own logic when they come from its server (rules 1.11, 3.7, 6.20).
 _TELLING = frozenset((400, 404, 405, 406, 409, 410, 413, 415, 422))
 
@@ -55,11 +57,6 @@ class Incoming(Exchange):
         # What time it is, as far as the shell has said.
         self.now = now
 
-    def admit(self, client: str, now: float) -> None:
-        """As for every exchange."""
-        super().admit(client, now)
-        self.context.now = now
-
     @property
     def is_listening(self) -> bool:
         """Whether this is a subscription, which has no natural end."""
@@ -78,6 +75,12 @@ class Incoming(Exchange):
 
     def _check_answer_head(self, status: int, fields: Fields) -> str:
         """The media type of an answer whose framing is beyond doubt (aiohttp's response parser is lenient)."""
+        if (
+            status == 200
+            and fields.getall("Content-Type", ()) == _USUAL
+            and ("Transfer-Encoding" not in fields and "Content-Encoding" not in fields)
+        ):
+            return JSON  # nearly every one
         if not 200 <= status <= 599:
             raise UpstreamProtocolError("the upstream's status is not one", reason="upstream-status")
         if [each.lower() for each in fields.getall("Transfer-Encoding", ())] not in ([], ["chunked"]):

@@ -96,6 +96,8 @@ class KnownAnswers:
         if plain and message.code == 200 and payload.is_eof() and len(data) == end + length and end <= _KNOWN_HEAD:
             if message.headers.get("Content-Type", "").partition(";")[0] != "application/json":
                 return
+            if data.count(b"\n", 0, end) != data.count(b"\r\n", 0, end):
+                return  # the parser takes bare line feeds too: then the head may end before
             if len(self._heads) >= _KNOWN_HEADS:
                 self._heads.clear()
             self._heads[data[:end]] = KnownAnswer(message.code, message.headers, length)
