@@ -23,7 +23,8 @@ from yarl import URL
 from .. import __version__
 from ..config import Limits, Upstream
 from ..protocol.headers import media_type
-from ..relay.upstream import READ_SIZE, Connector
+from ..relay.connections import Connector
+from ..relay.upstream import READ_SIZE
 from ..wire import sse, strict
 from ..wire.envelope import classify
 from ..wire.errors import LimitExceeded, PeerError

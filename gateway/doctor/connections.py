@@ -13,7 +13,8 @@ from multidict import MultiMapping
 from yarl import URL
 
 from ..protocol.headers import SESSION_ID, media_type
-from ..relay.upstream import POOL_IDLE, Connector
+from ..relay.connections import Connector
+from ..relay.upstream import POOL_IDLE
 from ..wire.strict import dumps
 from .client import EVENT_STREAM, JSON, NoReply
 from .report import Level

@@ -18,9 +18,10 @@ from aiohttp.web_protocol import RequestHandler
 from ..protocol.errors import BadRequest, GatewayError, HeaderTooLarge, InternalError
 from ..record.entry import entry
 from ..wire.strict import dumps
+from .alarm import Alarm
 from .endpoint import Endpoint
 from .gate import Head
-from .lane import Alarm, KnownHead, Lane, is_plain
+from .lane import KnownHead, Lane, is_plain
 from .site import Site
 from .upstream import Pool
 

@@ -21,7 +21,7 @@ from ..guard.pinning.lock import Key
 from ..protocol.headers import SESSION_ID
 from ..protocol.methods import declares
 from ..protocol.revisions import LEGACY, MODERN, between
-from ..relay.upstream import Connector
+from ..relay.connections import Connector
 from ..wire.strict import dumps
 
 __all__ = ["Offer", "OfferError", "fetch"]
