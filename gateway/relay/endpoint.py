@@ -67,8 +67,8 @@ class HttpSink:
         request = self._request
         fields = {**fields, **self._site.gate.cors(request.headers.get("Origin"))}
         self.response = web.StreamResponse(status=200, headers=fields)
-        if _may_have_trailers(request):
-            self.response.force_close()
+        if _may_have_trailers(request) or request.version < HttpVersion11:
+            self.response.force_close()  # without chunks, the end of a stream is that of its connection
         self.write = self.response.write
         self._site.metrics.stream_opened(self._exchange.upstream, request.method.lower())
         await self.response.prepare(request)

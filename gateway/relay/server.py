@@ -32,6 +32,9 @@ _log = logging.getLogger(__name__)
 # After an early refusal the rest of a body is read and thrown away for so long, in seconds; then the connection ends.
 LINGER = 1.0
 
+# Reads that wait apart from each other; what comes after is added to the last one.
+_EARLY_READS = 16
+
 # Heads of requests that are remembered, and how long one may be in bytes.
 _KNOWN_HEADS = 1024
 _KNOWN_HEAD = 2048
@@ -68,8 +71,9 @@ class _Connection(RequestHandler):
         self._server = server
         self._header_timer: asyncio.TimerHandle | None = None
         self._lane: Lane | None = None
-        # What arrived while an exchange was under way on the short lane.
-        self._early = bytearray()
+        # The reads that came while an exchange was under way on the short lane, if any did.
+        self._early: list[bytes] | None = None
+        self._goes_on = False
         # Nothing has been received but whole requests, each in a read of its own: what comes next begins with a head.
         self._at_head = True
 
@@ -83,9 +87,7 @@ class _Connection(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         if self._lane is not None:
-            self._early += data
-            if len(self._early) >= READ_SIZE:
-                self._pause_reading_for_buffer()
+            self._keep(data)
             return
         idle = self._waiter
         taken = False
@@ -159,7 +161,8 @@ class _Connection(RequestHandler):
         known = KnownHead(message.method, message.path, message.headers, pool, len(body))
         if data is not None and len(data) == (end := data.find(b"\r\n\r\n") + 4) + len(body):
             self._at_head = True
-            self._server.learn(data[:end], known)
+            if known.method == "POST":  # a stream's head comes once
+                self._server.learn(data[:end], known)
         self._start(known, body)
         return True
 
@@ -194,12 +197,33 @@ class _Connection(RequestHandler):
             self.force_close()
             return
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-        if self._early:
-            early = bytes(self._early)
-            self._early.clear()
-            if self._buffer_paused:
+        if self._early and not self._goes_on:
+            self._go_on()
+
+    def _keep(self, data: bytes) -> None:
+        """Keep a read for when the exchange is over, apart from others: a bad one must not spoil a good one."""
+        if self._early is None:
+            self._early = []
+        early = self._early
+        if len(early) < _EARLY_READS:
+            early.append(data)
+        else:
+            early[-1] += data
+        if sum(map(len, early)) >= READ_SIZE:
+            self._pause_reading_for_buffer()
+
+    def _go_on(self) -> None:
+        """Take up what was kept: a loop, because an exchange that is refused is over at once and comes back here."""
+        self._goes_on = True
+        try:
+            while self._early and self._lane is None and self.transport is not None:
+                self.data_received(self._early.pop(0))
+        finally:
+            self._goes_on = False
+        if not self._early:
+            self._early = None
+            if self._buffer_paused and len(self._messages) < self._max_msg_queue_size:
                 self._resume_reading_for_buffer()
-            self.data_received(early)
 
     def give_up(self) -> None:
         """Cut the connection."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -17,8 +18,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.config.load import validate
+from gateway.relay.alarm import Alarm
 from gateway.relay.endpoint import Endpoint
-from gateway.relay.lane import Alarm
 from gateway.relay.server import DataServer
 from gateway.relay.site import Site
 from gateway.relay.upstream import KnownAnswers, Pool
@@ -302,7 +303,7 @@ def test_any_split_of_the_same_bytes(loop, sites, kinds, cuts, at_requests):
     if at_requests:
         places |= {len(b"".join(requests[:n])) for n in range(len(requests))}
     order = sorted(places)
-    reads = [raw[start:end] for start, end in zip(order, order[1:], strict=False)]
+    reads = [raw[start:end] for start, end in itertools.pairwise(order)]
     answers = {}
     for lane, endpoint in sites.items():
 
