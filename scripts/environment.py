@@ -24,7 +24,7 @@ PYTHON = VENV / "bin" / "python"
 PIP_INSTALL = (PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
 
 # A stamp says that its stage was installed from the setup.cfg of that time.
-STAGES = {"run": "speed,demo", "test": "speed,demo,test", "check": "speed,demo,test,check", "bench": "speed,demo"}
+STAGES = {"run": "demo", "test": "demo,test", "check": "demo,test,check", "bench": "demo"}
 SOURCES = (PROJECT / "setup.cfg", PROJECT / "pyproject.toml", Path(__file__).resolve())
 
 # The TypeScript SDK's needs (`crypto` is global); Debian 12 has Node.js 18.
