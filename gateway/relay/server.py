@@ -76,6 +76,8 @@ class _Connection(RequestHandler):
         self._goes_on = False
         # Nothing has been received but whole requests, each in a read of its own: what comes next begins with a head.
         self._at_head = True
+        # aiohttp's task has got something to do, once.  Until then it waits, or has not even begun.
+        self._has_work = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -91,7 +93,7 @@ class _Connection(RequestHandler):
             return
         idle = self._waiter
         taken = False
-        if idle is None or idle.done():
+        if idle.done() if idle is not None else self._has_work:
             self._at_head = False
             super().data_received(data)
         elif not (taken := self._at_head and self._take_known(data)):
@@ -101,7 +103,9 @@ class _Connection(RequestHandler):
             self._waiter = idle
             at_head, self._at_head = self._at_head, False
             if self._messages and not (taken := self._take_lane(data if at_head else None)):
-                idle.set_result(None)
+                self._has_work = True
+                if idle is not None:
+                    idle.set_result(None)
         if taken or self._messages or self._current_request is not None:
             if self._header_timer is not None:
                 self._header_timer.cancel()
@@ -151,6 +155,9 @@ class _Connection(RequestHandler):
         message, payload = self._messages[0]
         if len(self._messages) > 1 or not isinstance(message, RawRequestMessage):
             return False
+        end = 0 if data is None else data.find(b"\r\n\r\n") + 4
+        is_whole = payload.is_eof() and not (message.chunked or message.upgrade)
+        self._at_head = data is not None and is_whole and len(data) == end + payload.total_bytes
         pool = self._server.lanes.get(message.path)
         if pool is None or not is_plain(message, payload, self._server.limits.inline_message):
             return False
@@ -159,10 +166,8 @@ class _Connection(RequestHandler):
         self._parser.message_consumed()
         body = payload.read_nowait(-1)
         known = KnownHead(message.method, message.path, message.headers, pool, len(body))
-        if data is not None and len(data) == (end := data.find(b"\r\n\r\n") + 4) + len(body):
-            self._at_head = True
-            if known.method == "POST":  # a stream's head comes once
-                self._server.learn(data[:end], known)
+        if data is not None and self._at_head and known.method == "POST":  # a stream's head comes once
+            self._server.learn(data[:end], known)
         self._start(known, body)
         return True
 
