@@ -13,7 +13,7 @@ from multidict import MultiMapping
 from yarl import URL
 
 from ..protocol.headers import SESSION_ID, media_type
-from ..relay.connections import Connector
+from ..relay.connections import Connector, UpstreamConnection
 from ..relay.upstream import POOL_IDLE
 from ..wire.strict import dumps
 from .client import EVENT_STREAM, JSON, NoReply
@@ -36,6 +36,8 @@ class _Watched(Connector):
     def _release(self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False) -> None:
         self.held = protocol.should_close
         super()._release(key, protocol, should_close=should_close)
+        assert isinstance(protocol, UpstreamConnection)
+        protocol.in_use = True  # what comes unasked is to be seen, not cut off
 
 
 async def keep_alive(visit: Visit, dialect: Dialect, idle: float) -> None:
