@@ -142,8 +142,7 @@ def run(url: str, host: str, port: int, tools: tuple[str, ...], headers: dict[st
     _serve(config, announce)
 
 
-@main.command()
-@click.option(
+_config = click.option(
     "--config",
     "file",
     metavar="FILE",
@@ -152,6 +151,10 @@ def run(url: str, host: str, port: int, tools: tuple[str, ...], headers: dict[st
     type=click.Path(dir_okay=False),
     help="The configuration, YAML or JSON.",
 )
+
+
+@main.command()
+@_config
 def serve(file: str) -> NoReturn:
     """Run the gateway that a configuration file describes."""
     config = _load(file)
@@ -211,17 +214,6 @@ def doctor(url: str, headers: dict[str, str], patience: float, as_json: bool) ->
 @main.group()
 def pins() -> None:
     """Approve the tools, prompts and instructions of servers, for the hook `pins`."""
-
-
-_config = click.option(
-    "--config",
-    "file",
-    metavar="FILE",
-    default="config/gateway.yaml",
-    show_default=True,
-    type=click.Path(dir_okay=False),
-    help="The configuration, YAML or JSON.",
-)
 
 
 @pins.command()

@@ -52,14 +52,10 @@ class Outcome:
     held: Held | None = None
 
 
-class Pending:
-    """A chain that waits for the verdict of an async hook.
+class _Paused:
+    """A chain that goes on later, with the verdict of the hook that it has come to."""
 
-    Await ``awaitable()`` for at most ``timeout`` seconds, then call ``resume`` with what it returned or ``fail`` with
-    what it raised; a timeout is a ``TimeoutError``.  Exactly one of the two, once.
-    """
-
-    __slots__ = ("_chain", "_exchange", "_links", "_message", "_outcome", "_position", "_scratch", "hook", "timeout")
+    __slots__ = ("_chain", "_exchange", "_links", "_message", "_outcome", "_position")
 
     def __init__(
         self,
@@ -70,42 +66,66 @@ class Pending:
         message: Message,
         exchange: Exchange,
     ) -> None:
-        link = links[position]
         self._chain = chain
         self._links = links
         self._position = position
         self._outcome = outcome
         self._message = message
         self._exchange = exchange
+
+    @property
+    def _link(self) -> Link:
+        return self._links[self._position]
+
+    def _go_on(self, verdict: Verdict, seen_by: Exchange) -> Outcome | Pending:
+        if self._chain._apply(self._link, verdict, self._message, self._exchange, seen_by, self._outcome):
+            return self._outcome
+        message = cast("Message", self._outcome.message)
+        return self._chain._run(self._links, self._position + 1, self._outcome, message, self._exchange)
+
+
+class Pending(_Paused):
+    """A chain that waits for the verdict of an async hook.
+
+    Await ``awaitable()`` for at most ``timeout`` seconds, then call ``resume`` with what it returned or ``fail`` with
+    what it raised; a timeout is a ``TimeoutError``.  Exactly one of the two, once.
+    """
+
+    __slots__ = ("_scratch", "hook", "timeout")
+
+    def __init__(
+        self,
+        chain: Chain,
+        links: tuple[Link, ...],
+        position: int,
+        outcome: Outcome,
+        message: Message,
+        exchange: Exchange,
+    ) -> None:
+        super().__init__(chain, links, position, outcome, message, exchange)
+        link = self._link
         self._scratch = scratch(exchange) if link.shadow else exchange
         self.hook = link.name
         self.timeout = cast("float", link.timeout)
 
     def awaitable(self) -> Awaitable[Verdict]:
         """What to await."""
-        hook = cast("AsyncHook", self._links[self._position].hook)
+        hook = cast("AsyncHook", self._link.hook)
         return hook.on_message(self._message, self._scratch)
 
     def resume(self, verdict: Verdict) -> Outcome | Pending:
         """Goes on with the hook's verdict."""
-        link = self._links[self._position]
-        ended = self._chain._apply(link, verdict, self._message, self._exchange, self._scratch, self._outcome)
-        if ended:
-            return self._outcome
-        message = cast("Message", self._outcome.message)
-        return self._chain._run(self._links, self._position + 1, self._outcome, message, self._exchange)
+        return self._go_on(verdict, self._scratch)
 
     def fail(self, exception: BaseException) -> Outcome | Pending:
         """Goes on without a verdict: blocks the message, unless the hook is only in the shadow."""
-        link = self._links[self._position]
-        verdict = failure(link, exception)
-        return self.resume(verdict)
+        return self.resume(failure(self._link, exception))
 
 
-class Held:
+class Held(_Paused):
     """A message that a hook holds back, and the rest of the chain, which it still has before it."""
 
-    __slots__ = ("_chain", "_exchange", "_hold", "_links", "_message", "_outcome", "_position")
+    __slots__ = ("_hold",)
 
     def __init__(
         self,
@@ -117,12 +137,7 @@ class Held:
         exchange: Exchange,
         hold: Hold,
     ) -> None:
-        self._chain = chain
-        self._links = links
-        self._position = position
-        self._outcome = outcome
-        self._message = message
-        self._exchange = exchange
+        super().__init__(chain, links, position, outcome, message, exchange)
         self._hold = hold
 
     @property
@@ -132,12 +147,7 @@ class Held:
 
     def release(self) -> Outcome | Pending:
         """Lets it go: the verdict of the hook that held it, and of those behind.  Once.  Never raises."""
-        link = self._links[self._position]
-        verdict = released(link, self._hold)
-        if self._chain._apply(link, verdict, self._message, self._exchange, self._exchange, self._outcome):
-            return self._outcome
-        message = cast("Message", self._outcome.message)
-        return self._chain._run(self._links, self._position + 1, self._outcome, message, self._exchange)
+        return self._go_on(released(self._link, self._hold), self._exchange)
 
 
 class Streamed:

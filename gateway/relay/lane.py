@@ -108,6 +108,10 @@ def _last_lines() -> bytes:
     return f"Date: {rfc822_formatted_time()}\r\nServer: mcpgw\r\n\r\n".encode()
 
 
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
 class _State(enum.Enum):
     JUDGING = enum.auto()
     CONNECTING = enum.auto()
@@ -244,8 +248,7 @@ class Lane:
                     assert isinstance(exchange, Post)
                     exchange.collect(body, now)
                     if exchange.is_streaming:
-                        self._open_stream(exchange.stream_fields)
-                        self._pass_on(exchange.receive(b"", now), now)
+                        self._begin_large(exchange)
                         if self._state is _State.STREAMING:
                             self._end_stream(exchange.end())
                         return
@@ -289,8 +292,7 @@ class Lane:
                 self._heard = self._loop.time()
                 exchange.collect(chunk, self._heard)
                 if exchange.is_streaming:
-                    self._open_stream(exchange.stream_fields)
-                    self._pass_on(exchange.receive(b"", self._heard), self._heard)
+                    self._begin_large(exchange)
                     return
             elif payload.at_eof():
                 break
@@ -301,6 +303,11 @@ class Lane:
         reply = exchange.finish(self._heard)
         assert reply is not None
         self._reply(reply)
+
+    def _begin_large(self, exchange: Post) -> None:
+        """An answer that is too large to collect: what has been collected goes out."""
+        self._open_stream(exchange.stream_fields)
+        self._pass_on(exchange.receive(b"", self._heard), self._heard)
 
     def _open_stream(self, fields: Mapping[str, str]) -> None:
         self._state = _State.STREAMING
@@ -337,9 +344,9 @@ class Lane:
         exchange = self._exchange
         if data:
             self._written = now
-            self._client.send(b"%x\r\n%b\r\n" % (len(data), data))
+            self._client.send(_chunk(data))
         if exchange.blocked_requests:
-            self._send_beside(exchange.take_blocked())
+            self._pool.send_beside(exchange.take_blocked())
         if exchange.done:
             self._end_stream(b"")
 
@@ -383,7 +390,7 @@ class Lane:
             elif now >= self._written + limits.keepalive_interval:
                 self._written = now
                 if not exchange.is_mid_event:
-                    self._client.send(b"%x\r\n%b\r\n" % (len(KEEP_ALIVE), KEEP_ALIVE))
+                    self._client.send(_chunk(KEEP_ALIVE))
         if self._state is _State.STREAMING:
             self._watch()
 
@@ -403,7 +410,7 @@ class Lane:
         """The upstream broke, or is too slow."""
         if isinstance(error, UpstreamTimeout):
             # In a session the lost connection alone does not tell it that nobody waits any more (rule 7.24).
-            self._send_beside(self._exchange.cancellations())
+            self._pool.send_beside(self._exchange.cancellations())
         if self._state is _State.STREAMING:
             self._end_stream(self._exchange.fail(error))
         elif self._state is not _State.OVER:
@@ -427,7 +434,7 @@ class Lane:
             self._give_up()
             return
         end = b"0\r\n\r\n"
-        self._client.send(b"%x\r\n%b\r\n%b" % (len(last), last, end) if last else end)
+        self._client.send(_chunk(last) + end if last else end)
         self._over(None)
 
     def _defect(self) -> None:
@@ -476,11 +483,6 @@ class Lane:
             self._pool.finish(self)
         else:
             self.close()
-
-    def _send_beside(self, bodies: list[Forward]) -> None:
-        pool = self._pool
-        for body in bodies:
-            pool.later(pool.send_quietly(body, lambda error: _log.warning("upstream %s: %s", pool.name, blame(error))))
 
     def _head(self, status: int, fields: Mapping[str, str], framing: bytes) -> bytes:
         """The head of an answer, as aiohttp would write it."""

@@ -311,14 +311,8 @@ class Relay:
 
     def _tell_late(self) -> None:
         """Tell the upstream that nobody waits any more: in a session the lost connection alone does not (rule 7.24)."""
-        for body in self.exchange.cancellations():
-            self._send_beside(body)
+        self._pool.send_beside(self.exchange.cancellations())
 
     def _answer_blocked(self) -> None:
         """Tell the upstream that its request was refused, so that its call does not wait for ever."""
-        for body in self.exchange.take_blocked():
-            self._send_beside(body)
-
-    def _send_beside(self, body: Forward) -> None:
-        pool = self._pool
-        pool.later(pool.send_quietly(body, lambda error: _log.warning("upstream %s: %s", pool.name, blame(error))))
+        self._pool.send_beside(self.exchange.take_blocked())

@@ -14,8 +14,9 @@ can see it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from ..config import Limits, Upstream
 
 __all__ = ["POOL_IDLE", "READ_SIZE", "Content", "Pool", "UpstreamAnswer", "blame"]
+
+_log = logging.getLogger(__name__)
 
 # What one read of an answer may bring at most (twice this): larger reads hold up the loop while they are parsed.
 READ_SIZE = 64 * 1024
@@ -286,6 +289,14 @@ class Pool:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    def send_beside(self, forwards: Iterable[Forward]) -> None:
+        """Send messages beside the exchange that has them to tell; an error is logged."""
+        for forward in forwards:
+            self.later(self.send_quietly(forward, self._log_failure))
+
+    def _log_failure(self, error: BaseException) -> None:
+        _log.warning("upstream %s: %s", self.name, blame(error))
 
     async def send_quietly(self, forward: Forward, failed: Callable[[BaseException], None]) -> None:
         """Send a message that nobody waits for; ``failed`` is told of an error."""
