@@ -1,6 +1,7 @@
-"""Makes the project's own Python environment in .venv, for `make run`, `make test`, `make check` and `make bench`.
+"""Makes the project's own Python environment in .venv, for `make run`, `make test`, `make check`, `make bench` and
+`make compiled`.
 
-    python3 scripts/environment.py run|test|check|bench
+    python3 scripts/environment.py run|test|check|bench|compile
 
 Needs nothing but Python 3.11 or later.  What is installed already is left alone, and then no network is needed.  Of
 what only tests and the benchmark need beyond Python, Node.js comes as a Python package and the rest as Debian
@@ -15,6 +16,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,14 +26,16 @@ PYTHON = VENV / "bin" / "python"
 PIP_INSTALL = (PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
 
 # A stamp says that its stage was installed from the setup.cfg of that time.
-STAGES = {"run": "demo", "test": "demo,test", "check": "demo,test,check", "bench": "demo"}
-SOURCES = (PROJECT / "setup.cfg", PROJECT / "pyproject.toml", Path(__file__).resolve())
+STAGES = {"run": "demo", "test": "demo,test", "check": "demo,test,check", "bench": "demo", "compile": "compile"}
+SOURCES = (PROJECT / "setup.cfg", PROJECT / "setup.py", PROJECT / "pyproject.toml", Path(__file__).resolve())
 
 # The TypeScript SDK's needs (`crypto` is global); Debian 12 has Node.js 18.
 NODE = (20,)
 # Program -> Debian packages: for the benchmark, which compiles its stub and its load generator, and for tests.
 BENCH_PROGRAMS = {"cc": "gcc libc6-dev", "nginx": "nginx", "haproxy": "haproxy"}
 PROGRAMS = {"systemd-analyze": "systemd", "curl": "curl", **BENCH_PROGRAMS}
+# What turns the compiled core's C into extension modules; Python's header files have to be those of this Python.
+COMPILE_PROGRAMS = {"cc": "gcc libc6-dev", "ccache": "ccache"}
 # Those of them that Debian starts, at once and with the machine.  Tests start their own.
 SERVICES = ("nginx", "haproxy")
 # Asked by Debian's packages before they start a service; 101 forbids it (invoke-rc.d(8)).
@@ -58,6 +62,9 @@ def main(arguments: list[str]) -> None:
             install_node()
         elif stage == "bench":
             install_programs(BENCH_PROGRAMS)
+        elif stage == "compile":
+            install_programs(COMPILE_PROGRAMS)
+            install_headers()
         stamp("run").touch()
         stamp(stage).touch()
 
@@ -104,6 +111,12 @@ def install_programs(programs: dict[str, str]) -> None:
     for program in absent:
         if shutil.which(program) is None:
             say(f"MISSING {program}: what needs it is left out. Debian, Ubuntu: apt-get install {programs[program]}")
+
+
+def install_headers() -> None:
+    """Python's header files, where Debian has left them out of this Python."""
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        install_packages(f"libpython{sys.version_info.major}.{sys.version_info.minor}-dev")
 
 
 def install_node() -> None:

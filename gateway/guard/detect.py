@@ -10,7 +10,7 @@ import bisect
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import re2  # type: ignore[import-untyped]
 
@@ -58,7 +58,7 @@ class Budget:
     __slots__ = ("_left",)
 
     def __init__(self, hits: int) -> None:
-        self._left: float = hits * _OTHERS_PER_HIT
+        self._left = float(hits * _OTHERS_PER_HIT)
 
     def spend(self, is_hit: bool) -> None:
         """Counts one match.  Raises TooManyMatches."""
@@ -116,12 +116,12 @@ class Detector:
     __slots__ = ("_markers", "_members", "_owners", "_prefilter", "_rules")
 
     # What ``first_pass`` answers for control and invisible characters.
-    CONTROLS = -1
+    CONTROLS: Final = -1
     # And for ``members``.
-    MEMBERS = -2
+    MEMBERS: Final = -2
     # And for escapes and wide forms, and for base64, under which secrets may be: see ``disguise``.
-    FOLDED = -3
-    PACKED = -4
+    FOLDED: Final = -3
+    PACKED: Final = -4
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ _MAX_URL_CHARS = 8192
 
 # Controls, spaces and line separators are stripped by some readers (WHATWG, 4.4) and end the URL for others.
 _STRIPPED = re.compile(
-    "[\x00-\x20\x7f-\xa0\\\\\u1680\u180e\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff\ud800-\udfff]"
+    r"[\x00-\x20\x7f-\xa0\\\u1680\u180e\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff\ud800-\udfff]"
 )
 _URL = re.compile(
     r"(?P<scheme>[A-Za-z]{1,16})://(?P<host>[A-Za-z0-9._-]{1,129}|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?"

@@ -8,14 +8,12 @@ that is not here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Protocol
 
+from ..config import Policy
 from ..protocol.errors import Refusal
 from ..protocol.message import Call, Message
-
-if TYPE_CHECKING:
-    from ..config import Policy
 
 __all__ = ["PASS", "AsyncHook", "Block", "Drop", "Exchange", "Finding", "Hold", "Hook", "Pass", "Replace", "Verdict"]
 
@@ -91,7 +89,6 @@ class Finding:
     count: int = 1
 
 
-@dataclass(slots=True)
 class Exchange:
     """What a hook may know of the exchange that a message belongs to: a client's HTTP request and all that answers it.
 
@@ -106,24 +103,50 @@ class Exchange:
     ``state``    room for a hook's own data, by hook name; lives as long as the exchange
     """
 
-    request: str
-    client: str
-    upstream: str
-    policy_name: str
-    policy: Policy
-    revision: str | None = None
-    call: Call | None = None
-    client_capabilities: Mapping[str, Any] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
-    state: dict[str, Any] = field(default_factory=dict)
-    now: float = 0.0
+    # One is made for each exchange: no dataclass, whose making is not compiled.
+    __slots__ = (
+        "call", "client", "client_capabilities", "findings", "now", "policy", "policy_name", "request", "revision",
+        "state", "upstream",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        request: str,
+        client: str,
+        upstream: str,
+        policy_name: str,
+        policy: Policy,
+        revision: str | None = None,
+        call: Call | None = None,
+        client_capabilities: Mapping[str, Any] | None = None,
+        now: float = 0.0,
+    ) -> None:
+        self.request = request
+        self.client = client
+        self.upstream = upstream
+        self.policy_name = policy_name
+        self.policy = policy
+        self.revision = revision
+        self.call = call
+        self.client_capabilities: Mapping[str, Any] = {} if client_capabilities is None else client_capabilities
+        self.findings: list[Finding] = []
+        self.state: dict[str, Any] = {}
+        self.now = now
+
+    def apart(self) -> Exchange:
+        """The same exchange with findings of its own."""
+        other = Exchange(
+            self.request, self.client, self.upstream, self.policy_name, self.policy, self.revision, self.call,
+            self.client_capabilities, self.now,
+        )  # fmt: skip
+        other.state = self.state
+        return other
 
     def note(self, finding: Finding) -> None:
         """Record a finding with this exchange."""
         self.findings.append(finding)
 
 
-@runtime_checkable
 class Hook(Protocol):
     """Judges one message, at once: no IO, no clock of its own.  An exception blocks the message."""
 
@@ -134,7 +157,6 @@ class Hook(Protocol):
         ...
 
 
-@runtime_checkable
 class AsyncHook(Protocol):
     """Judges one message after asking somebody.  Needs a ``timeout``; no verdict in time blocks the message.
 

@@ -10,13 +10,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
+from ..config import Client, Policy, Rate
 from ..protocol.errors import RateLimited, TooManyConcurrent
 from .glob import Globs
-
-if TYPE_CHECKING:
-    from ..config import Client, Policy, Rate
 
 __all__ = ["Bucket", "Concurrency", "Limiter"]
 

@@ -107,7 +107,7 @@ def released(link: Link, hold: Hold) -> Any:
 
 def scratch(exchange: Exchange) -> Exchange:
     """The exchange as a hook in the shadow sees it: its findings are kept apart."""
-    return dataclasses.replace(exchange, findings=[])
+    return exchange.apart()
 
 
 def note_shadow(link: Link, verdict: Verdict, exchange: Exchange, seen_by: Exchange) -> None:

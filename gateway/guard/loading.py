@@ -6,15 +6,13 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ..config import HookEntry
 from ..protocol.message import Sender
 from .chain import Chain
 from .glob import GlobError, Globs
 from .link import Link
-
-if TYPE_CHECKING:
-    from ..config import HookEntry
 
 __all__ = ["BUILT_IN", "HookConfigError", "build"]
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
+from ..config import Policy
 from ..protocol.errors import ContentBlocked, MethodNotFound, PolicyDenied, Refusal
 from ..protocol.message import Message, Sender
 from ..protocol.methods import LIFECYCLE, METHODS, Listing, missing_capability
@@ -18,9 +19,6 @@ from ..wire.names import Cleared
 from .glob import Globs
 from .hook import PASS, Block, Drop, Exchange, Finding, Pass, Replace, Verdict
 from .uri import UriPatterns, UriRefused, normalise, normalise_template
-
-if TYPE_CHECKING:
-    from ..config import Policy
 
 __all__ = ["PolicyHook", "upstream_allowed"]
 

@@ -14,14 +14,12 @@ import math
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
+from ..config import Client, Policy
 from ..protocol.errors import AudienceError, Unauthenticated
 from ..wire.names import Cleared
-
-if TYPE_CHECKING:
-    from ..config import Client, Policy
 
 __all__ = ["MAX_TOKEN_CHARS", "Tokens", "new_token", "reject_token_elsewhere", "token_in_body"]
 

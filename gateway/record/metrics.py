@@ -214,7 +214,7 @@ class Metrics:
         )
         self._refusals = counter("refusals", "Errors that the gateway itself answered with.", reason=reason)
         self._connections_refused = counter("connections_refused", "Connections closed because there were too many.")
-        self._connections_refused[()].value = 0  # the only one without labels, and so there from the start
+        self._connections_refused[()].value = 0.0  # the only one without labels, and so there from the start
         self._rate_limited = counter("rate_limited", "Requests refused for a rate or a number at once.", client=client)
         self._first_byte = histogram(
             "request_first_byte_seconds",
@@ -337,7 +337,7 @@ class Metrics:
     def hooks_configured(self, upstream: str, hooks: Iterable[tuple[str, str]]) -> None:
         """Which hooks run on an upstream: pairs of name and mode (``enforce`` or ``shadow``)."""
         for hook, mode in hooks:
-            self._config_hooks[upstream, hook, mode].value = 1
+            self._config_hooks[upstream, hook, mode].value = 1.0
 
     def watch_sessions(self, count: Callable[[], int]) -> None:
         """Where the number of open sessions is read from."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from ..config import Config, Policy
 from ..guard.limits import Limiter
 from ..identity.tokens import Tokens, reject_token_elsewhere
 from ..protocol import headers as fields_of
@@ -24,9 +25,6 @@ from ..protocol.errors import (
     UnsupportedMediaType,
 )
 from ..protocol.headers import Fields
-
-if TYPE_CHECKING:
-    from ..config import Config, Policy
 
 __all__ = ["Admission", "Gate", "Head", "Passed"]
 

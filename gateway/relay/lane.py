@@ -27,7 +27,6 @@ import aiohttp
 from aiohttp.connector import Connection
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.http_parser import RawRequestMessage
 from aiohttp.http_writer import HttpVersion11
 from aiohttp.streams import StreamReader
 
@@ -91,7 +90,7 @@ class Client(Protocol):
         """Cut the connection."""
 
 
-def is_plain(message: RawRequestMessage, payload: StreamReader, largest: int) -> bool:
+def is_plain(message: Any, payload: StreamReader, largest: int) -> bool:
     """Whether a request that the parser has read is one for the short lane: all there, and nothing special."""
     return (
         message.method in ("POST", "GET")
@@ -262,8 +261,9 @@ class Lane:
     def _read_head(self) -> None:
         protocol, exchange = self._protocol, self._exchange
         assert protocol is not None
-        while protocol._buffer:
-            (message, payload), _ = protocol._buffer.popleft()
+        buffer: Any = protocol._buffer
+        while buffer:
+            (message, payload), _ = buffer.popleft()
             if 100 <= message.code <= 199 and message.code != 101:
                 continue
             self._payload = payload

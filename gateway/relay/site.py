@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from ..config import Config
 from ..guard.chain import Chain
 from ..guard.limits import Concurrency, Limiter
 from ..guard.loading import build
@@ -18,9 +18,6 @@ from ..record.audit import Audit
 from ..record.metrics import Metrics
 from ..wire.strict import Limits as JsonLimits
 from .gate import Gate
-
-if TYPE_CHECKING:
-    from ..config import Config
 
 __all__ = ["Site"]
 

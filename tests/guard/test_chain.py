@@ -8,7 +8,7 @@ import pytest
 
 from gateway.config import HookEntry, Policy
 from gateway.guard.chain import Chain, Outcome, Pending
-from gateway.guard.hook import PASS, AsyncHook, Block, Drop, Exchange, Finding, Hook, Replace, Verdict
+from gateway.guard.hook import PASS, Block, Drop, Exchange, Finding, Replace, Verdict
 from gateway.guard.loading import BUILT_IN, HookConfigError, build
 from gateway.protocol.errors import ContentBlocked, HookFailed, InvalidParams, PolicyDenied
 from gateway.protocol.message import Message, Sender
@@ -339,11 +339,6 @@ async def test_an_async_shadow_is_asked_and_ignored() -> None:
     failed = judge(shadow, entry(name="after"), message=message, at=at)
     assert isinstance(failed, Pending)
     assert failed.fail(TimeoutError()) == Outcome(message)
-
-
-def test_the_protocols_describe_what_the_chain_takes() -> None:
-    assert isinstance(Scripted(), Hook)
-    assert isinstance(Asking(), AsyncHook)
 
 
 # -- loading ----------------------------------------------------------------------------------------------------------
