@@ -195,7 +195,7 @@ class Disguises:
 
 
 class _Characters:
-    """Indexes of characters from those of octets, which have to ascend."""
+    """Indexes of characters from those of octets, which mostly ascend."""
 
     __slots__ = ("_characters", "_data", "_is_ascii", "_octets")
 
@@ -207,7 +207,10 @@ class _Characters:
     def index(self, octets: int) -> int:
         if self._is_ascii:
             return octets
-        self._characters += len(self._data[self._octets : octets].decode("utf-8", "surrogatepass"))
+        if octets < self._octets:
+            self._characters -= len(self._data[octets : self._octets].decode("utf-8", "surrogatepass"))
+        else:
+            self._characters += len(self._data[self._octets : octets].decode("utf-8", "surrogatepass"))
         self._octets = octets
         return self._characters
 

@@ -43,7 +43,7 @@ class InjectionHook:
 
     name = "injection"
 
-    def __init__(self, *, action: str = "flag", threshold: int = 5) -> None:
+    def __init__(self, *, action: Any = "flag", threshold: Any = 5) -> None:
         if action not in get_args(Action):
             raise RulesError(f"action: expected {', '.join(get_args(Action))}, not {action!r}")
         if type(threshold) is not int or threshold < 1:

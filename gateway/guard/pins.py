@@ -23,7 +23,7 @@ from ..wire.names import fold
 from ..wire.strict import dumps
 from .hook import PASS, Block, Exchange, Finding, Pass, Replace, Verdict
 from .pinning.definition import FAMILIES, INSTRUCTIONS, PROMPT, TOOL, Family
-from .pinning.lock import DEFAULT_FOLDER, Lock, read_folder
+from .pinning.lock import Lock, read_folder
 from .pinning.look_alikes import skeleton
 from .pinning.scan import FAULTS, TOO_LARGE, Examined, examine
 
@@ -60,7 +60,7 @@ class PinsHook:
 
     name = "pins"
 
-    def __init__(self, *, folder: str = DEFAULT_FOLDER, mode: Mode = "enforce", learn: bool = False) -> None:
+    def __init__(self, *, folder: Any = "config/pins", mode: Any = "enforce", learn: Any = False) -> None:
         if mode not in get_args(Mode):
             raise ValueError(f"mode: expected {', '.join(get_args(Mode))}, not {mode!r}")
         if type(learn) is not bool:

@@ -6,6 +6,7 @@ ones; what it finds beyond what RE2 finds costs time and changes nothing, becaus
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Literal, Protocol, get_args
@@ -84,11 +85,11 @@ class HyperscanPrefilter:
 
     def __init__(self, needles: Sequence[str], foreign: Collection[int] = ()) -> None:
         try:
-            import hyperscan
-        except ImportError as error:
+            hyperscan: Any = importlib.import_module("hyperscan")
+        except ImportError as absent:
             raise RulesError(
                 "engine: hyperscan is not installed; install it with: pip install 'mcpgw[hyperscan]'"
-            ) from error
+            ) from absent
         octets = {
             index: _octets(needle) for index, needle in enumerate(needles) if needle.isascii() and index not in foreign
         }

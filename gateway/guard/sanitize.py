@@ -6,7 +6,7 @@ nothing is found is not copied, and its original bytes go on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -82,18 +82,18 @@ class SanitizeHook:
     def __init__(
         self,
         *,
-        members: Iterable[str] = (),
-        rules_files: str | Iterable[str] = (),
-        action: str = "redact",
-        actions: Mapping[str, str] | None = None,
-        enable: Iterable[str] = (),
-        disable: Iterable[str] = (),
-        engine: str = "re2",
-        definitions: str = "strip",
-        results: str = "flag",
-        max_hits: int = 1000,
-        max_hold: str | float = "50ms",
-        on_split: str = "flag",
+        members: Any = (),
+        rules_files: Any = (),
+        action: Any = "redact",
+        actions: Any = None,
+        enable: Any = (),
+        disable: Any = (),
+        engine: Any = "re2",
+        definitions: Any = "strip",
+        results: Any = "flag",
+        max_hits: Any = 1000,
+        max_hold: Any = "50ms",
+        on_split: Any = "flag",
     ) -> None:
         files = (rules_files,) if isinstance(rules_files, str) else tuple(rules_files)
         enabled = _names(enable, "enable")
@@ -313,7 +313,7 @@ def _is_protocol(path: Place, member: str | int) -> bool:
     )
 
 
-def _names(value: Iterable[str], option: str) -> tuple[str, ...]:
+def _names(value: Any, option: str) -> tuple[str, ...]:
     names = (value,) if isinstance(value, str) else tuple(value)
     for name in names:
         if type(name) is not str or not name:
@@ -321,10 +321,11 @@ def _names(value: Iterable[str], option: str) -> tuple[str, ...]:
     return names
 
 
-def _controls(value: str, option: str) -> Controls:
-    if value not in get_args(Controls):
-        raise RulesError(f"{option}: expected strip, flag or off, not {value!r}")
-    return value  # type: ignore[return-value]
+def _controls(value: Any, option: str) -> Controls:
+    for each in get_args(Controls):
+        if value == each:
+            return each  # type: ignore[no-any-return]
+    raise RulesError(f"{option}: expected strip, flag or off, not {value!r}")
 
 
 def _duration(value: object, option: str) -> float:
@@ -334,7 +335,8 @@ def _duration(value: object, option: str) -> float:
         raise RulesError(f"{option}: {error}") from error
 
 
-def _on_split(value: str) -> OnSplit:
-    if value not in get_args(OnSplit):
-        raise RulesError(f"on_split: expected flag or end, not {value!r}")
-    return value  # type: ignore[return-value]
+def _on_split(value: Any) -> OnSplit:
+    for each in get_args(OnSplit):
+        if value == each:
+            return each  # type: ignore[no-any-return]
+    raise RulesError(f"on_split: expected flag or end, not {value!r}")

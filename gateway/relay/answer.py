@@ -233,8 +233,8 @@ class AnsweredExchange(LargeExchange):
             try:
                 self._check_size(self.site.config.upstreams[self.upstream].max_result_size, len(frame.data))
                 message = self._by_the_rules(Message(envelope, document, Sender.SERVER, call))
-            except UpstreamError as error:
-                return self._broken(error)
+            except UpstreamError as forbidden:
+                return self._broken(forbidden)
             rewritten = rewritten or message.document is not document
         data: bytes | None = self._judge(message, lambda outcome: self._emit(message, frame, outcome, rewritten))
         return data

@@ -202,8 +202,8 @@ class Lane:
         try:
             self._connection = await self._pool.connect(self.is_standing)
             self._send(forward)
-        except (aiohttp.ClientError, OSError) as error:
-            self._refuse(blame(error))
+        except (aiohttp.ClientError, OSError) as broken:
+            self._refuse(blame(broken))
         except GatewayError as error:
             self._refuse(error)
         except Exception:
@@ -228,8 +228,8 @@ class Lane:
                     self._stream()
             except GatewayError as error:
                 self._failed(error)
-            except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
-                self._failed(blame(error))
+            except (aiohttp.ClientError, HttpProcessingError, OSError) as broken:
+                self._failed(blame(broken))
         except Exception:
             self._defect()
         finally:

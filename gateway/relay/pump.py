@@ -196,20 +196,20 @@ class Relay:
         try:
             try:
                 await sink.open(fields)
-            except OSError as error:
-                raise ClientGone from error
+            except OSError as gone:
+                raise ClientGone from gone
             try:
                 last = await self._pump(upstream, sink.write)
-            except (_Stopped, asyncio.CancelledError, ClientGone) as error:
-                if not isinstance(error, _Stopped):
+            except (_Stopped, asyncio.CancelledError, ClientGone) as end:
+                if not isinstance(end, _Stopped):
                     raise
                 last = exchange.drain()
             except GatewayError as error:
                 if isinstance(error, UpstreamTimeout):
                     self._tell_late()
                 last = exchange.fail(error)
-            except (aiohttp.ClientError, OSError) as error:
-                last = exchange.fail(blame(error))
+            except (aiohttp.ClientError, OSError) as broken:
+                last = exchange.fail(blame(broken))
             except Exception:
                 _log.exception("defect while relaying a stream")
                 last = exchange.fail(InternalError("the gateway failed"))
