@@ -22,7 +22,7 @@ PLAIN = {
     "protocol": {"errors"},
     "record": {"metrics"},
     "relay": {
-        "admin", "connections", "endpoint", "http_sse", "server", "sse_exchanges", "sse_session", "sse_upstream",
+        "admin", "connections", "endpoint", "http_sse", "server", "sse_session", "sse_upstream",
         "upstream",
     },
 }  # fmt: skip

@@ -8,8 +8,10 @@ from ..protocol.errors import GatewayError, UpstreamProtocolError
 from ..protocol.message import Message
 from ..wire.envelope import RequestId
 from .exchange import Exchange
+from .gate import Head
 from .get import Get
 from .post import Post
+from .site import Site
 
 __all__ = ["Listening", "Opening", "Posting"]
 
@@ -33,10 +35,7 @@ class Posting(Post):
     """
 
     streams_large = False
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.holders = 1
+    holders = 1
 
     @property
     def names_id(self) -> bool:
@@ -73,8 +72,8 @@ class Listening(Get):
 
     streams_large = False
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(self, site: Site, head: Head, request: str, now: float) -> None:
+        super().__init__(site, head, request, now)
         self.answered: list[RequestId] = []
 
     def _enter(self, kind: Any) -> None:
