@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 from ..config.units import duration
 from ..protocol.errors import ContentBlocked
@@ -53,6 +53,10 @@ _PROTOCOL_META = frozenset(("progressToken", "traceparent", "tracestate", "bagga
 _PROTOCOL_META_PREFIX = "io.modelcontextprotocol/"
 _BODIES = frozenset((("result",), ("params",)))
 _METAS = frozenset((("result", "_meta"), ("params", "_meta")))
+
+# What is asked for with each message, at hand.
+_CLIENT: Final = Sender.CLIENT
+_NOTIFICATION: Final = Kind.NOTIFICATION
 
 # Member names known to be harmless; peers choose them, so the number is bounded.
 _MEMORY = 8192
@@ -129,14 +133,15 @@ class SanitizeHook:
             self._detector, chosen, self._actions, self._members, self._embedded, self._ignored_controls
         )
         self._harmless = self._search.harmless
+        self._are_harmless = self._harmless.issuperset
         hold = _duration(max_hold, "max_hold")
         self._seams = Seams(self._detector, chosen, self._actions, _is_protocol, hold, _on_split(on_split), max_hits)
 
     def on_message(self, message: Message, exchange: Exchange) -> Verdict:
         """Passes, replaces or blocks a message of the server; passes those of the client."""
-        if message.sender is Sender.CLIENT:
+        if message.sender is _CLIENT:
             return PASS
-        if message.kind is Kind.NOTIFICATION and "params" in message.document:
+        if message.kind is _NOTIFICATION and "params" in message.document:
             return self._judge_flow(message, exchange)
         return self._judge(message, exchange)
 
@@ -188,15 +193,15 @@ class SanitizeHook:
 
     def _collect(self, document: dict[str, Any], texts: list[str]) -> bool:
         """Every string of the message, names and values; True when a member's name says that its text is a secret."""
-        harmless = self._harmless
+        are_harmless = self._are_harmless
         suspicious = False
         stack: list[Any] = [document]
         while stack:
             node = stack.pop()
             if type(node) is dict:
-                if not node.keys() <= harmless:
+                if not are_harmless(node):
                     suspicious |= self._learn(node)
-                texts.extend(node)
+                texts += node
                 node = node.values()
             for value in node:
                 kind = type(value)
