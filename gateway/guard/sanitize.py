@@ -133,7 +133,6 @@ class SanitizeHook:
             self._detector, chosen, self._actions, self._members, self._embedded, self._ignored_controls
         )
         self._harmless = self._search.harmless
-        self._are_harmless = self._harmless.issuperset
         hold = _duration(max_hold, "max_hold")
         self._seams = Seams(self._detector, chosen, self._actions, _is_protocol, hold, _on_split(on_split), max_hits)
 
@@ -193,22 +192,34 @@ class SanitizeHook:
 
     def _collect(self, document: dict[str, Any], texts: list[str]) -> bool:
         """Every string of the message, names and values; True when a member's name says that its text is a secret."""
-        are_harmless = self._are_harmless
+        harmless = self._harmless
         suspicious = False
         stack: list[Any] = [document]
         while stack:
             node = stack.pop()
+            # Twice the same for values: iterators that serve objects and arrays alike take as long as all the rest.
             if type(node) is dict:
-                if not are_harmless(node):
-                    suspicious |= self._learn(node)
-                texts += node
-                node = node.values()
-            for value in node:
-                kind = type(value)
-                if kind is str:
-                    texts.append(value)
-                elif kind is dict or kind is list:
-                    stack.append(value)
+                members: dict[str, Any] = node
+                are_harmless = True
+                for name, value in members.items():
+                    if name not in harmless:
+                        are_harmless = False
+                    texts.append(name)
+                    kind = type(value)
+                    if kind is str:
+                        texts.append(value)
+                    elif kind is dict or kind is list:
+                        stack.append(value)
+                if not are_harmless:
+                    suspicious |= self._learn(members)
+            else:
+                values: list[Any] = node
+                for value in values:
+                    kind = type(value)
+                    if kind is str:
+                        texts.append(value)
+                    elif kind is dict or kind is list:
+                        stack.append(value)
         return suspicious
 
     def _learn(self, node: dict[str, Any]) -> bool:

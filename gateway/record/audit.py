@@ -114,7 +114,7 @@ class Audit:
         self._rotate_again = 0.0
         self._second = -1
         self._millisecond = -1
-        self._head = ""
+        self._head = b""
         self._start = b""
         # Records that are collected, without their numbers: how many lines there are is known when they are written.
         self._later: Callable[[float, Callable[[], None]], object] | None = None
@@ -270,9 +270,9 @@ class Audit:
         if millisecond != self._millisecond or second != self._second:
             if second != self._second:
                 self._second = second
-                self._head = time.strftime('{"time":"%Y-%m-%dT%H:%M:%S', time.gmtime(second))
+                self._head = time.strftime('{"time":"%Y-%m-%dT%H:%M:%S', time.gmtime(second)).encode()
             self._millisecond = millisecond
-            self._start = f'{self._head}.{millisecond:03d}Z","seq":'.encode()
+            self._start = b'%b.%03dZ","seq":' % (self._head, millisecond)
         return self._start
 
     # -- the file -----------------------------------------------------------------------------------------------------

@@ -172,6 +172,7 @@ def _bound_numbers(data: bytes, most: int) -> None:
 def _walk(document: Any, data: bytes, depth: int, every_twin: bool) -> int:
     """Check values and names; returns how many values there are.  ``data`` is the text of the document."""
     count = 0
+    distinct = _distinct
     names: _Names | None = None
     level: list[Any] = [[document]]
     for _ in range(depth + 1):
@@ -179,20 +180,30 @@ def _walk(document: Any, data: bytes, depth: int, every_twin: bool) -> int:
         deeper: list[Any] = []
         for container in level:
             count += len(container)
+            # Twice the same for values: iterators that serve objects and arrays alike take as long as all the rest.
             if type(container) is dict:
-                if not _are_distinct(container):
+                members: dict[str, Any] = container
+                are_distinct = True
+                for name, value in members.items():
+                    if name not in distinct:
+                        are_distinct = False
+                    kind = type(value)
+                    if kind is dict or kind is list:
+                        deeper.append(value)
+                    elif kind is float and not isfinite(value):
+                        raise not_finite()
+                if not are_distinct:
                     if names is None:
                         names = _Names(data)
-                    names.check(container, every_twin)
-                container = container.values()
-            for value in container:
-                kind = type(value)
-                if kind is str or kind is int:
-                    continue
-                if kind is dict or kind is list:
-                    deeper.append(value)
-                elif kind is float and not isfinite(value):
-                    raise not_finite()
+                    names.check(members, every_twin)
+            else:
+                values: list[Any] = container
+                for value in values:
+                    kind = type(value)
+                    if kind is dict or kind is list:
+                        deeper.append(value)
+                    elif kind is float and not isfinite(value):
+                        raise not_finite()
         if not deeper:
             return count
         level = deeper
@@ -203,7 +214,6 @@ def _walk(document: Any, data: bytes, depth: int, every_twin: bool) -> int:
 # look.  Peers choose names, so their length and number are bounded.
 _MAX_NAMES = 4096
 _distinct: Final[set[str]] = set()
-_are_distinct: Final = _distinct.issuperset
 _by_fold: dict[str, str] = {}
 
 
