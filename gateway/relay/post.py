@@ -69,9 +69,11 @@ class Post(Intake):
             if self.call is not None and self.call.method == "initialize":
                 self._read_session(fields)
             if kind == JSON:
-                length = fields.get("Content-Length") or ""
-                if len(length) <= 15 and length.isdecimal():
-                    self._check_size(self.site.max_result_sizes[self.upstream], int(length))
+                most = self.site.max_result_sizes[self.upstream]
+                if most is not None:
+                    length = fields.get("Content-Length") or ""
+                    if len(length) <= 15 and length.isdecimal():
+                        self._check_size(most, int(length))
                 return Answer.COLLECT
             self._open_stream()
             self._status = 200

@@ -145,7 +145,8 @@ def too_long() -> LimitExceeded:
 _STRING = rb'"[^"\\]*+(?>(?:\\.[^"\\]*+)*)"'
 _nodes = re.compile(_STRING + rb"|[\[{][ \t\n\r]*+[\]}]|([,\[{])", re.DOTALL).finditer
 _number_runs = re.compile(_STRING + rb"|([-+.0-9eE]++)", re.DOTALL).finditer
-_IN_NUMBERS = bytes(byte in b"-+.0123456789eE" for byte in range(256))
+_OF_NUMBERS: Final = frozenset(b"-+.0123456789eE")
+_IN_NUMBERS = bytes(byte in _OF_NUMBERS for byte in range(256))
 
 
 def _bound_nodes(data: bytes, most: int) -> None:
@@ -162,6 +163,9 @@ def _bound_nodes(data: bytes, most: int) -> None:
 
 
 def _bound_numbers(data: bytes, most: int) -> None:
+    # A run that is too long covers one of these places.
+    if _OF_NUMBERS.isdisjoint(data[most :: most + 1]):
+        return
     # Two passes at memory speed tell that no run of number characters is too long.  If one is, it may be text.
     if data.translate(_IN_NUMBERS).find(b"\1" * (most + 1)) >= 0:
         for token in _number_runs(data):
