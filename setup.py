@@ -20,7 +20,6 @@ PLAIN = {
         "argument_options", "checks", "conditions", "gitleaks", "loading", "ruleset", "schema_cost", "schemas",
     },
     "protocol": {"errors"},
-    "record": {"metrics"},
     "relay": {
         "admin", "connections", "endpoint", "http_sse", "server", "sse_session", "sse_upstream",
         "upstream",

@@ -10,8 +10,7 @@ message.  In mode ``shadow`` none of that touches the message: what the hook wou
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
 from ..protocol.errors import Refusal
 from ..protocol.message import Message, Sender
@@ -24,11 +23,12 @@ __all__ = ["Chain", "Decision", "Held", "Outcome", "Pending", "Streamed"]
 
 Decision = Literal["pass", "replace", "drop", "block", "hold"]
 
-# Selections that are remembered.  A client chooses the method names, so the number is bounded.
-_MEMORY = 1024
+# Selections that are remembered for each side.  Peers choose the method names, so the number is bounded.
+_MEMORY = 512
+
+_CLIENT: Final = Sender.CLIENT
 
 
-@dataclass(slots=True)
 class Outcome:
     """What the chain decided.
 
@@ -42,14 +42,39 @@ class Outcome:
     ``held``     for ``hold``: what goes on with the message when its time has come
     """
 
-    message: Message | None
-    changed: bool = False
-    decision: Decision = "pass"
-    error: Refusal | None = None
-    hook: str | None = None
-    reason: str | None = None
-    ends: bool = False
-    held: Held | None = None
+    # One is made for each message: no dataclass, whose making is not compiled.
+    __slots__ = ("changed", "decision", "ends", "error", "held", "hook", "message", "reason")
+
+    def __init__(
+        self,
+        message: Message | None,
+        changed: bool = False,
+        decision: Decision = "pass",
+        error: Refusal | None = None,
+        hook: str | None = None,
+        reason: str | None = None,
+        ends: bool = False,
+        held: Held | None = None,
+    ) -> None:
+        self.message = message
+        self.changed = changed
+        self.decision: Decision = decision
+        self.error = error
+        self.hook = hook
+        self.reason = reason
+        self.ends = ends
+        self.held = held
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Outcome) and self._all() == other._all()
+
+    def _all(self) -> tuple[object, ...]:
+        return (
+            self.message, self.changed, self.decision, self.error, self.hook, self.reason, self.ends, self.held,
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        return f"<Outcome {self.decision} {self.message!r} hook={self.hook} reason={self.reason}>"
 
 
 class _Paused:
@@ -167,18 +192,28 @@ class Streamed:
         return outcome
 
 
-# Hooks, and what to call where none of them asks or is in the shadow.
-_Selection = tuple[tuple[Link, ...], tuple[Callable[[Message, Exchange], Any], ...] | None]
+class _Selection:
+    """Hooks, and what to call where none of them asks or is in the shadow."""
+
+    __slots__ = ("judges", "links")
+
+    def __init__(self, links: tuple[Link, ...]) -> None:
+        self.links = links
+        self.judges: list[Callable[[Message, Exchange], Any]] | None = None
+        if not any(link.shadow or link.timeout is not None for link in links):
+            self.judges = [link.judge for link in links]
 
 
 class Chain:
     """The hooks of one upstream, in order."""
 
-    __slots__ = ("_links", "_selected")
+    __slots__ = ("_links", "_of_clients", "_of_servers")
 
     def __init__(self, links: Iterable[Link] = ()) -> None:
         self._links = tuple(links)
-        self._selected: dict[tuple[Sender, str | None], _Selection] = {}
+        # By method; a dict of pairs would hash each time.
+        self._of_clients: dict[str | None, _Selection] = {}
+        self._of_servers: dict[str | None, _Selection] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -197,10 +232,10 @@ class Chain:
 
     def judge(self, message: Message, exchange: Exchange) -> Outcome | Pending:
         """Puts the message before the hooks that want it.  Never raises."""
-        key = (message.sender, message.method)
-        links, judges = self._selected.get(key) or self._select(*key)
+        selection = self._select(message.sender, message.method)
+        judges = selection.judges
         if judges is None:
-            return self._run(links, 0, Outcome(message), message, exchange)
+            return self._run(selection.links, 0, Outcome(message), message, exchange)
         # As ``_run``, for what nearly every message is: one that each hook lets pass.
         position = 0
         try:
@@ -212,17 +247,17 @@ class Chain:
             else:
                 return Outcome(message)
         except Exception as error:
-            verdict = failure(links[position], error)
+            verdict = failure(selection.links[position], error)
         outcome = Outcome(message)
-        ended = self._settle(links, position, verdict, outcome, message, exchange, exchange)
-        return ended or self._run(links, position + 1, outcome, cast("Message", outcome.message), exchange)
+        ended = self._settle(selection.links, position, verdict, outcome, message, exchange, exchange)
+        return ended or self._run(selection.links, position + 1, outcome, cast("Message", outcome.message), exchange)
 
     def windows(self, message: Message, exchange: Exchange) -> Streamed | None:
         """How an answer is judged that is too large to hold, of which the envelope is known; None where a hook has to
         see the whole of it.  See ``windows``.  Never raises."""
         asked: list[Link] = []
         judges: list[Windows] = []
-        for link in self._select(message.sender, message.method)[0]:
+        for link in self._select(message.sender, message.method).links:
             begin = getattr(link.hook, "windows", None)
             if link.shadow or link.timeout is not None or begin is None:
                 return None
@@ -256,13 +291,14 @@ class Chain:
         return None
 
     def _select(self, sender: Sender, method: str | None) -> _Selection:
-        links = tuple(link for link in self._links if link.selects(sender, method))
-        is_plain = not any(link.shadow or link.timeout is not None for link in links)
-        selection = links, tuple(link.judge for link in links) if is_plain else None
-        if method is None or len(method) <= 128:
-            if len(self._selected) >= _MEMORY:
-                self._selected.clear()
-            self._selected[sender, method] = selection
+        known = self._of_clients if sender is _CLIENT else self._of_servers
+        selection = known.get(method)
+        if selection is None:
+            selection = _Selection(tuple(link for link in self._links if link.selects(sender, method)))
+            if method is None or len(method) <= 128:
+                if len(known) >= _MEMORY:
+                    known.clear()
+                known[method] = selection
         return selection
 
     def _run(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from ..config import Policy
 from ..protocol.errors import Refusal
@@ -27,7 +27,7 @@ class Pass:
         return "PASS"
 
 
-PASS = Pass()
+PASS: Final = Pass()
 
 
 @dataclass(frozen=True, slots=True)

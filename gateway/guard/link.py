@@ -14,7 +14,7 @@ from typing import Any
 
 from ..protocol.errors import ContentBlocked, HookFailed, Refusal
 from ..protocol.message import Message, Sender
-from ..wire.envelope import Kind, classify
+from ..wire.envelope import Envelope, Kind, classify
 from ..wire.errors import EnvelopeError
 from .glob import Globs
 from .hook import AsyncHook, Block, Drop, Exchange, Finding, Hold, Hook, Pass, Replace, Verdict
@@ -77,7 +77,8 @@ def _is_same_envelope(message: Message, other: Any) -> bool:
     except EnvelopeError:
         return False
     own_method = message.method if message.call is None else None
-    return envelope == (message.kind, message.id, own_method) and type(envelope.id) is type(message.id)
+    own = Envelope(message.kind, message.id, own_method)
+    return envelope == own and type(envelope.id) is type(message.id)
 
 
 def _misuse(link: Link, what: str) -> Block:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
 from ..config import Policy
 from ..protocol.errors import ContentBlocked, MethodNotFound, PolicyDenied, Refusal
@@ -21,6 +21,12 @@ from .hook import PASS, Block, Drop, Exchange, Finding, Pass, Replace, Verdict
 from .uri import UriPatterns, UriRefused, normalise, normalise_template
 
 __all__ = ["PolicyHook", "upstream_allowed"]
+
+# What is asked for with each message, at hand.
+_CLIENT: Final = Sender.CLIENT
+_REQUEST: Final = Kind.REQUEST
+_RESULT: Final = Kind.RESULT
+_NOTIFICATION: Final = Kind.NOTIFICATION
 
 # JSON-RPC code of 2025-11-25's URLElicitationRequired: its data asks the client to open URLs (rule 7.23).
 _URL_ELICITATION_REQUIRED = -32042
@@ -71,15 +77,16 @@ class PolicyHook:
         if rules is None or rules.policy is not exchange.policy:
             # Names of policies come from the configuration, so this holds one entry for each.
             rules = self._rules[exchange.policy_name] = _Rules(exchange.policy_name, exchange.policy)
-        if message.sender is Sender.CLIENT:
+        if message.sender is _CLIENT:
             # Responses answer requests of the server that were judged when they went the other way.
             return PASS if message.is_response else rules.judge_call(message)
-        if message.kind is Kind.RESULT:
+        kind = message.kind
+        if kind is _RESULT:
             return self._judge_result(message, exchange, rules)
-        if message.kind is Kind.REQUEST:
+        if kind is _REQUEST:
             refusal = rules.refuse_server_request(message.method, message.params, exchange.client_capabilities)
             return PASS if refusal is None else Block(refusal)
-        if message.kind is Kind.NOTIFICATION:
+        if kind is _NOTIFICATION:
             return _judge_notification(message, exchange, rules)
         return _judge_error(message, exchange, rules)
 
@@ -151,7 +158,7 @@ class _Rules:
     def judge_call(self, message: Message) -> Verdict:
         """A request or notification of the client."""
         name = message.method or ""
-        if message.kind is Kind.REQUEST and name in self._requests:
+        if message.kind is _REQUEST and name in self._requests:
             judge = self._requests[name]
             return PASS if judge is None else judge(message)
         method = METHODS.get(name)

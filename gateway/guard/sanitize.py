@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 from ..config.units import duration
 from ..protocol.errors import ContentBlocked
@@ -53,6 +53,10 @@ _PROTOCOL_META = frozenset(("progressToken", "traceparent", "tracestate", "bagga
 _PROTOCOL_META_PREFIX = "io.modelcontextprotocol/"
 _BODIES = frozenset((("result",), ("params",)))
 _METAS = frozenset((("result", "_meta"), ("params", "_meta")))
+
+# What is asked for with each message, at hand.
+_CLIENT: Final = Sender.CLIENT
+_NOTIFICATION: Final = Kind.NOTIFICATION
 
 # Member names known to be harmless; peers choose them, so the number is bounded.
 _MEMORY = 8192
@@ -134,9 +138,9 @@ class SanitizeHook:
 
     def on_message(self, message: Message, exchange: Exchange) -> Verdict:
         """Passes, replaces or blocks a message of the server; passes those of the client."""
-        if message.sender is Sender.CLIENT:
+        if message.sender is _CLIENT:
             return PASS
-        if message.kind is Kind.NOTIFICATION and "params" in message.document:
+        if message.kind is _NOTIFICATION and "params" in message.document:
             return self._judge_flow(message, exchange)
         return self._judge(message, exchange)
 
@@ -193,17 +197,29 @@ class SanitizeHook:
         stack: list[Any] = [document]
         while stack:
             node = stack.pop()
+            # Twice the same for values: iterators that serve objects and arrays alike take as long as all the rest.
             if type(node) is dict:
-                if not node.keys() <= harmless:
-                    suspicious |= self._learn(node)
-                texts.extend(node)
-                node = node.values()
-            for value in node:
-                kind = type(value)
-                if kind is str:
-                    texts.append(value)
-                elif kind is dict or kind is list:
-                    stack.append(value)
+                members: dict[str, Any] = node
+                are_harmless = True
+                for name, value in members.items():
+                    if name not in harmless:
+                        are_harmless = False
+                    texts.append(name)
+                    kind = type(value)
+                    if kind is str:
+                        texts.append(value)
+                    elif kind is dict or kind is list:
+                        stack.append(value)
+                if not are_harmless:
+                    suspicious |= self._learn(members)
+            else:
+                values: list[Any] = node
+                for value in values:
+                    kind = type(value)
+                    if kind is str:
+                        texts.append(value)
+                    elif kind is dict or kind is list:
+                        stack.append(value)
         return suspicious
 
     def _learn(self, node: dict[str, Any]) -> bool:

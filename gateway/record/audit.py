@@ -81,8 +81,8 @@ class Audit:
 
     __slots__ = (
         "_broken_line", "_clock", "_failed_in_a_row", "_fd", "_head", "_identity", "_is_due", "_keep_files", "_later",
-        "_max_file_size", "_mode", "_path", "_rotate_again", "_second", "_silent_until", "_size", "_torn", "_waiting",
-        "_waiting_size", "drops", "failures", "records", "sequence",
+        "_max_file_size", "_millisecond", "_mode", "_path", "_rotate_again", "_second", "_silent_until", "_size",
+        "_start", "_torn", "_waiting", "_waiting_size", "drops", "failures", "records", "sequence",
     )  # fmt: skip
 
     def __init__(
@@ -113,7 +113,9 @@ class Audit:
         self._silent_until = 0.0
         self._rotate_again = 0.0
         self._second = -1
+        self._millisecond = -1
         self._head = b""
+        self._start = b""
         # Records that are collected, without their numbers: how many lines there are is known when they are written.
         self._later: Callable[[float, Callable[[], None]], object] | None = None
         self._waiting: list[tuple[bytes, bytes]] = []
@@ -155,7 +157,7 @@ class Audit:
         """
         if self._mode == "off":
             return 0
-        line = (self._beginning(), b",%b}\n" % entry if type(entry) is bytes else _rest(entry))  # type: ignore[arg-type]
+        line = (self._beginning(), b",%b}\n" % entry if isinstance(entry, bytes) else _rest(entry))
         if self._later is not None:
             self._waiting.append(line)
             self._waiting_size += len(line[1])
@@ -263,10 +265,15 @@ class Audit:
         """A line up to its number.  The time is RFC 3339 in UTC with milliseconds."""
         now = self._clock()
         second = int(now)
-        if second != self._second:
-            self._second = second
-            self._head = time.strftime('{"time":"%Y-%m-%dT%H:%M:%S', time.gmtime(second)).encode()
-        return b'%b.%03dZ","seq":' % (self._head, (now - second) * 1000)
+        millisecond = int((now - second) * 1000)
+        # The records of a millisecond begin alike, and the two of a quick call are often of the same one.
+        if millisecond != self._millisecond or second != self._second:
+            if second != self._second:
+                self._second = second
+                self._head = time.strftime('{"time":"%Y-%m-%dT%H:%M:%S', time.gmtime(second)).encode()
+            self._millisecond = millisecond
+            self._start = b'%b.%03dZ","seq":' % (self._head, millisecond)
+        return self._start
 
     # -- the file -----------------------------------------------------------------------------------------------------
 
@@ -397,19 +404,19 @@ def _rest(record: Mapping[str, object]) -> bytes:
 def is_usual(line: bytes) -> bool:
     """Whether it is plain that nothing of a line, or of a part of one, has to be cut or escaped: without a look at its
     values, and so False for some of which that is true all the same."""
-    if (
-        not line.isascii()
-        or b"\\" in line
-        or b"\x7f" in line
-        or line.count(b",") >= _MAX_ENTRIES
-        or line.count(b"{") + line.count(b"[") > _MAX_DEPTH
-    ):
+    # Octets are looked for as numbers: for bytes, ``in`` first makes an error of its own and drops it.
+    if not line.isascii() or 0x5C in line or 0x7F in line:
+        return False
+    size = len(line)
+    if size > _MAX_ENTRIES and line.count(b",") >= _MAX_ENTRIES:
+        return False
+    if size - len(line.translate(None, b"{[")) > _MAX_DEPTH:
         return False
     # A string that is too long would leave one of these blocks without a quotation mark.
-    for start in range(0, len(line) - _BLOCK_CHARS, _BLOCK_CHARS):
+    for start in range(0, size - _BLOCK_CHARS, _BLOCK_CHARS):
         if line.find(b'"', start, start + _BLOCK_CHARS) < 0:
             return False
-    return line != b""
+    return size > 0
 
 
 def _encode(record: Mapping[str, object]) -> bytes:

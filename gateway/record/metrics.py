@@ -16,7 +16,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
-from typing import Generic, TypeVar
+from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -34,15 +34,30 @@ OTHER = "other"
 NONE = "none"
 
 # From a relay's own share (loopback: below 1 ms) to a tool that works for minutes.
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_SECONDS: Final[tuple[float, ...]] = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1,
+    2.5,
+    5,
+    10,
+    30,
+    60,
+    300,
+)
 
 _MAX_HOOKS = 50
 _MAX_WORDS = 200
 _SLUG = re.compile(r"[A-Za-z0-9_.:-]{1,64}", re.ASCII)
 
-T = TypeVar("T")
-S = TypeVar("S", bound="_Counter | _Gauge | _Histogram")
-Label = Callable[[str | None], str]
+Values = tuple[str | None, ...]
 
 
 def _reasons(base: type[GatewayError]) -> Iterator[str]:
@@ -60,31 +75,24 @@ OUTCOMES = frozenset(
 """What may become of a call: the relay's words, and the reasons that ``protocol.errors`` fixes for each error."""
 
 
-class _Fixed(dict[str | None, str]):
-    """A label whose values are all known."""
+class _Label:
+    """A label: the values that are known, and with ``most`` the first ones that look like a name, up to so many."""
 
-    def __init__(self, values: Iterable[str]) -> None:
-        super().__init__((value, value) for value in (*values, OTHER, NONE))
-        self[None] = NONE
+    __slots__ = ("_known", "_most")
 
-    def __call__(self, value: str | None) -> str:
-        return self.get(value, OTHER)
-
-
-class _Learned(_Fixed):
-    """A label whose values code and configuration make: the first ``most`` that look like a name."""
-
-    def __init__(self, most: int, values: Iterable[str] = ()) -> None:
-        super().__init__(values)
+    def __init__(self, values: Iterable[str] = (), most: int = 0) -> None:
+        self._known: dict[str | None, str] = {value: value for value in (*values, OTHER, NONE)}
+        self._known[None] = NONE
         self._most = most
 
-    def __call__(self, value: str | None) -> str:
-        label = self.get(value)
+    def of(self, value: str | None) -> str:
+        """What stands in the series for a value."""
+        label = self._known.get(value)
         if label is not None:
             return label
-        if value is None or len(self) >= self._most or _SLUG.fullmatch(value) is None:
+        if value is None or len(self._known) >= self._most or _SLUG.fullmatch(value) is None:
             return OTHER
-        self[value] = value
+        self._known[value] = value
         return value
 
 
@@ -111,52 +119,98 @@ class _Distribution:
         self.sum += value
 
 
-class _Series(dict[tuple[str | None, ...], T], Generic[T]):
+class _Series:
     """The series of a metric by their labels.  What is not a label as it stands is looked up anew each time, so that
     peers cannot fill this."""
 
-    def __init__(self, name: str, help: str, kind: type[T], labels: dict[str, Label]) -> None:
-        super().__init__()
-        self.name = name
+    __slots__ = ("_labels", "help", "name", "names")
+
+    def __init__(self, name: str, help: str, labels: dict[str, _Label]) -> None:
+        self.name = f"mcpgw_{name}"
         self.help = help
-        self.labels = tuple(labels)
-        self._kind = kind
-        self._label = tuple(labels.values())
+        self.names = tuple(labels)
+        self._labels = tuple(labels.values())
 
-    def __missing__(self, values: tuple[str | None, ...]) -> T:
-        labels = tuple(label(value) for label, value in zip(self._label, values, strict=True))
-        if labels != values:
-            return self[labels]
-        child = self[values] = self._kind()
-        return child
+    def labels_of(self, values: Values) -> Values:
+        """What stands in the series for these values."""
+        return tuple([label.of(value) for label, value in zip(self._labels, values, strict=True)])
 
-
-class _Counter(_Series[_Number]):
     def collect(self) -> Metric:
-        family = CounterMetricFamily(f"mcpgw_{self.name}", self.help, labels=self.labels)
-        for labels, child in self.items():
-            family.add_metric([str(label) for label in labels], child.value)
+        """All series, for Prometheus."""
+        raise NotImplementedError
+
+
+class _Counter(_Series):
+    __slots__ = ("_numbers",)
+
+    def __init__(self, name: str, help: str, labels: dict[str, _Label]) -> None:
+        super().__init__(name, help, labels)
+        self._numbers: dict[Values, _Number] = {}
+
+    def at(self, values: Values) -> _Number:
+        """The number of one series."""
+        found = self._numbers.get(values)
+        if found is None:
+            labels = self.labels_of(values)
+            found = self._numbers.get(labels)
+            if found is None:
+                found = self._numbers[labels] = _Number()
+        return found
+
+    def collect(self) -> Metric:
+        return self._filled(CounterMetricFamily(self.name, self.help, labels=self.names))
+
+    def _filled(self, family: CounterMetricFamily | GaugeMetricFamily) -> Metric:
+        for labels, number in self._numbers.items():
+            family.add_metric([str(label) for label in labels], number.value)
         return family
 
 
-class _Gauge(_Series[_Number]):
+class _Gauge(_Counter):
+    __slots__ = ()
+
     def collect(self) -> Metric:
-        family = GaugeMetricFamily(f"mcpgw_{self.name}", self.help, labels=self.labels)
-        for labels, child in self.items():
-            family.add_metric([str(label) for label in labels], child.value)
-        return family
+        return self._filled(GaugeMetricFamily(self.name, self.help, labels=self.names))
 
 
-class _Histogram(_Series[_Distribution]):
+class _Histogram(_Series):
+    __slots__ = ("_distributions",)
+
+    def __init__(self, name: str, help: str, labels: dict[str, _Label]) -> None:
+        super().__init__(name, help, labels)
+        self._distributions: dict[Values, _Distribution] = {}
+
+    def at(self, values: Values) -> _Distribution:
+        """The distribution of one series."""
+        found = self._distributions.get(values)
+        if found is None:
+            labels = self.labels_of(values)
+            found = self._distributions.get(labels)
+            if found is None:
+                found = self._distributions[labels] = _Distribution()
+        return found
+
     def collect(self) -> Metric:
-        family = HistogramMetricFamily(f"mcpgw_{self.name}", self.help, labels=self.labels)
-        for labels, child in self.items():
-            buckets = list(zip(_BOUNDS, map(float, accumulate(child.counts)), strict=True))
-            family.add_metric([str(label) for label in labels], buckets, child.sum)
+        family = HistogramMetricFamily(self.name, self.help, labels=self.names)
+        for labels, found in self._distributions.items():
+            buckets = list(zip(_BOUNDS, map(float, accumulate(found.counts)), strict=True))
+            family.add_metric([str(label) for label in labels], buckets, found.sum)
         return family
 
 
 _BOUNDS = (*map(floatToGoString, _SECONDS), "+Inf")
+
+
+class _Ends:
+    """The series in which calls with the same labels end; ``first`` once one of them had a first byte."""
+
+    __slots__ = ("calls", "first", "in_flight", "seconds")
+
+    def __init__(self, in_flight: _Number, calls: _Number, seconds: _Distribution) -> None:
+        self.in_flight = in_flight
+        self.calls = calls
+        self.seconds = seconds
+        self.first: _Distribution | None = None
 
 
 class Metrics:
@@ -167,29 +221,14 @@ class Metrics:
 
     def __init__(self, clients: Iterable[str] = (), upstreams: Iterable[str] = ()) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
-        client, upstream, method, outcome = _Fixed(clients), _Fixed(upstreams), _Fixed(METHODS), _Fixed(OUTCOMES)
-        hook, rule = _Learned(_MAX_HOOKS), _Learned(_MAX_WORDS)
-        action = _Fixed(("redact", "block", "flag", "strip"))
-        decision = _Fixed(("pass", "replace", "drop", "block"))
-        reason, why_dropped = _Learned(_MAX_WORDS, _reasons(GatewayError)), _Learned(_MAX_WORDS)
-        direction = _Fixed(("client", "server"))
-
-        def counter(name: str, help: str, **labels: Label) -> _Counter:
-            return registered(_Counter(name, help, _Number, labels))
-
-        def gauge(name: str, help: str, **labels: Label) -> _Gauge:
-            return registered(_Gauge(name, help, _Number, labels))
-
-        def histogram(name: str, help: str, **labels: Label) -> _Histogram:
-            return registered(_Histogram(name, help, _Distribution, labels))
-
-        self._families: list[_Counter | _Gauge | _Histogram] = []
-
-        def registered(series: S) -> S:
-            self._families.append(series)
-            return series
-
-        self._calls = counter(
+        self._families: list[_Series] = []
+        client, upstream, method, outcome = _Label(clients), _Label(upstreams), _Label(METHODS), _Label(OUTCOMES)
+        hook, rule = _Label(most=_MAX_HOOKS), _Label(most=_MAX_WORDS)
+        action = _Label(("redact", "block", "flag", "strip"))
+        decision = _Label(("pass", "replace", "drop", "block"))
+        reason, why_dropped = _Label(_reasons(GatewayError), most=_MAX_WORDS), _Label(most=_MAX_WORDS)
+        direction = _Label(("client", "server"))
+        self._calls = self._counter(
             "calls",
             "Client messages that the gateway let through, by what became of them.",
             client=client,
@@ -197,7 +236,7 @@ class Metrics:
             method=method,
             outcome=outcome,
         )
-        self._decisions = counter(
+        self._decisions = self._counter(
             "decisions",
             "Messages that a hook replaced, dropped or blocked.",
             client=client,
@@ -205,59 +244,83 @@ class Metrics:
             hook=hook,
             decision=decision,
         )
-        self._findings = counter("findings", "What hooks found worth recording.", hook=hook, rule=rule, action=action)
-        self._redactions = counter("redactions", "Places in messages that hooks made unreadable.", hook=hook, rule=rule)
-        self._responses = counter(
+        self._findings = self._counter(
+            "findings", "What hooks found worth recording.", hook=hook, rule=rule, action=action
+        )
+        self._redactions = self._counter(
+            "redactions", "Places in messages that hooks made unreadable.", hook=hook, rule=rule
+        )
+        self._responses = self._counter(
             "http_responses",
             "HTTP answers given to clients.",
-            status=_Fixed(str(status.value) for status in http.HTTPStatus),
+            status=_Label(str(status.value) for status in http.HTTPStatus),
         )
-        self._refusals = counter("refusals", "Errors that the gateway itself answered with.", reason=reason)
-        self._connections_refused = counter("connections_refused", "Connections closed because there were too many.")
-        self._connections_refused[()].value = 0.0  # the only one without labels, and so there from the start
-        self._rate_limited = counter("rate_limited", "Requests refused for a rate or a number at once.", client=client)
-        self._first_byte = histogram(
+        self._refusals = self._counter("refusals", "Errors that the gateway itself answered with.", reason=reason)
+        self._connections_refused = self._counter(
+            "connections_refused", "Connections closed because there were too many."
+        )
+        self._connections_refused.at(())  # the only one without labels, and so there from the start
+        self._rate_limited = self._counter(
+            "rate_limited", "Requests refused for a rate or a number at once.", client=client
+        )
+        self._first_byte = self._histogram(
             "request_first_byte_seconds",
             "From the head of a request to the first byte of its answer.",
             upstream=upstream,
             method=method,
         )
-        self._seconds = histogram(
+        self._seconds = self._histogram(
             "request_seconds",
             "From the head of a request to the last byte of its answer.",
             upstream=upstream,
             method=method,
         )
-        self._open_streams = gauge(
-            "open_streams", "Event streams open to clients.", upstream=upstream, kind=_Fixed(("get", "post"))
+        self._open_streams = self._gauge(
+            "open_streams", "Event streams open to clients.", upstream=upstream, kind=_Label(("get", "post"))
         )
-        self._calls_in_flight = gauge("calls_in_flight", "Calls under way.", upstream=upstream)
-        self._frames = counter(
+        self._calls_in_flight = self._gauge("calls_in_flight", "Calls under way.", upstream=upstream)
+        self._frames = self._counter(
             "frames", "Event stream frames that held a message, by sender.", upstream=upstream, direction=direction
         )
-        self._dropped_frames = counter(
+        self._dropped_frames = self._counter(
             "dropped_frames", "Frames of upstreams that were withheld.", upstream=upstream, reason=why_dropped
         )
-        self._bytes = counter("bytes", "Bytes of bodies, by sender.", upstream=upstream, direction=direction)
-        self._upstream_errors = counter(
+        self._bytes = self._counter("bytes", "Bytes of bodies, by sender.", upstream=upstream, direction=direction)
+        self._upstream_errors = self._counter(
             "upstream_errors", "Calls that an upstream failed.", upstream=upstream, reason=reason
         )
-        self._config_hooks = gauge(
+        self._config_hooks = self._gauge(
             "config_hooks",
             "1 for each hook that runs on an upstream.",
             upstream=upstream,
             hook=hook,
-            mode=_Fixed(("enforce", "shadow")),
+            mode=_Label(("enforce", "shadow")),
         )
+        self._ends: dict[Values, _Ends] = {}
         self._sessions: Callable[[], int] = int
         self._audit: AuditCounts | None = None
         self.registry.register(self)
+
+    def _counter(self, name: str, help: str, **labels: _Label) -> _Counter:
+        made = _Counter(name, help, labels)
+        self._families.append(made)
+        return made
+
+    def _gauge(self, name: str, help: str, **labels: _Label) -> _Gauge:
+        made = _Gauge(name, help, labels)
+        self._families.append(made)
+        return made
+
+    def _histogram(self, name: str, help: str, **labels: _Label) -> _Histogram:
+        made = _Histogram(name, help, labels)
+        self._families.append(made)
+        return made
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
     def call_started(self, upstream: str) -> None:
         """A call goes to its upstream; call_finished must follow."""
-        self._calls_in_flight[(upstream,)].value += 1
+        self._calls_in_flight.at((upstream,)).value += 1
 
     def call_finished(
         self,
@@ -269,75 +332,87 @@ class Metrics:
         total: float,
     ) -> None:
         """A call ended.  ``outcome`` is one of OUTCOMES; times in seconds, ``first_byte`` None where there was none."""
-        self._calls_in_flight[(upstream,)].value -= 1
-        self._calls[client, upstream, method, outcome].value += 1
+        key = (client, upstream, method, outcome)
+        ends = self._ends.get(key) or self._find_ends(client, upstream, method, outcome)
+        ends.in_flight.value -= 1
+        ends.calls.value += 1
         if first_byte is not None:
-            self._first_byte[upstream, method].observe(first_byte)
-        self._seconds[upstream, method].observe(total)
+            if ends.first is None:
+                ends.first = self._first_byte.at((upstream, method))
+            ends.first.observe(first_byte)
+        ends.seconds.observe(total)
+
+    def _find_ends(self, client: str | None, upstream: str, method: str | None, outcome: str) -> _Ends:
+        key = (client, upstream, method, outcome)
+        in_flight, seconds = self._calls_in_flight.at((upstream,)), self._seconds.at((upstream, method))
+        ends = _Ends(in_flight, self._calls.at(key), seconds)
+        if self._calls.labels_of(key) == key:
+            self._ends[key] = ends
+        return ends
 
     def response(self, status: int) -> None:
         """An HTTP answer was given."""
-        self._responses[(str(status),)].value += 1
+        self._responses.at((str(status),)).value += 1
 
     def refusal(self, reason: str) -> None:
         """The gateway answered with an error of its own; ``reason`` is the error's."""
-        self._refusals[(reason,)].value += 1
+        self._refusals.at((reason,)).value += 1
 
     def rate_limited(self, client: str | None) -> None:
         """A request was refused with 429."""
-        self._rate_limited[(client,)].value += 1
+        self._rate_limited.at((client,)).value += 1
 
     def connection_refused(self) -> None:
         """A connection was closed because there were ``limits.max_connections`` already."""
-        self._connections_refused[()].value += 1
+        self._connections_refused.at(()).value += 1
 
     # -- messages -----------------------------------------------------------------------------------------------------
 
     def decision(self, client: str | None, upstream: str, hook: str | None, decision: str) -> None:
         """A hook decided about a message."""
-        self._decisions[client, upstream, hook, decision].value += 1
+        self._decisions.at((client, upstream, hook, decision)).value += 1
 
     def finding(self, found: Found) -> None:
         """A hook noted something; what it redacted is counted place by place."""
-        self._findings[found.hook, found.rule, found.action].value += 1
+        self._findings.at((found.hook, found.rule, found.action)).value += 1
         if found.action == "redact":
-            self._redactions[found.hook, found.rule].value += found.count
+            self._redactions.at((found.hook, found.rule)).value += found.count
 
     # -- streams ------------------------------------------------------------------------------------------------------
 
     def stream_opened(self, upstream: str, kind: str) -> None:
         """An event stream to a client begins; ``kind`` is ``get`` or ``post``.  stream_closed must follow."""
-        self._open_streams[upstream, kind].value += 1
+        self._open_streams.at((upstream, kind)).value += 1
 
     def stream_closed(self, upstream: str, kind: str) -> None:
         """An event stream to a client ended."""
-        self._open_streams[upstream, kind].value -= 1
+        self._open_streams.at((upstream, kind)).value -= 1
 
     def frame(self, upstream: str, direction: str = "server") -> None:
         """A frame with a message was read; ``direction`` is its sender, ``client`` or ``server``."""
-        self._frames[upstream, direction].value += 1
+        self._frames.at((upstream, direction)).value += 1
 
     def dropped_frame(self, upstream: str, reason: str) -> None:
         """A frame of the upstream was withheld because it had no business on its stream."""
-        self._dropped_frames[upstream, reason].value += 1
+        self._dropped_frames.at((upstream, reason)).value += 1
 
     def bytes_relayed(self, upstream: str, from_client: int, from_server: int) -> None:
         """Bytes of bodies that passed."""
         if from_client:
-            self._bytes[upstream, "client"].value += from_client
+            self._bytes.at((upstream, "client")).value += from_client
         if from_server:
-            self._bytes[upstream, "server"].value += from_server
+            self._bytes.at((upstream, "server")).value += from_server
 
     def upstream_error(self, upstream: str, reason: str) -> None:
         """An upstream failed a call; ``reason`` is the error's."""
-        self._upstream_errors[upstream, reason].value += 1
+        self._upstream_errors.at((upstream, reason)).value += 1
 
     # -- state --------------------------------------------------------------------------------------------------------
 
     def hooks_configured(self, upstream: str, hooks: Iterable[tuple[str, str]]) -> None:
         """Which hooks run on an upstream: pairs of name and mode (``enforce`` or ``shadow``)."""
         for hook, mode in hooks:
-            self._config_hooks[upstream, hook, mode].value = 1.0
+            self._config_hooks.at((upstream, hook, mode)).value = 1.0
 
     def watch_sessions(self, count: Callable[[], int]) -> None:
         """Where the number of open sessions is read from."""

@@ -65,7 +65,7 @@ class AnsweredExchange(LargeExchange):
         self._due: list[Callable[[], bytes | None]] = []
 
     def _open_stream(self) -> None:
-        limit = self.site.config.limits.max_message_size
+        limit = self.site.max_message_size
         self._decoder = sse.Decoder(limit, limit)
         if self.is_listening and self.call is not None:
             self._subscription = Subscription(self.call, self._params)
@@ -231,7 +231,7 @@ class AnsweredExchange(LargeExchange):
                 envelope = classify(document)
                 rewritten = True
             try:
-                self._check_size(self.site.config.upstreams[self.upstream].max_result_size, len(frame.data))
+                self._check_size(self.site.max_result_sizes[self.upstream], len(frame.data))
                 message = self._by_the_rules(Message(envelope, document, Sender.SERVER, call))
             except UpstreamError as forbidden:
                 return self._broken(forbidden)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
+
+from multidict import istr
 
 from ..guard.chain import Outcome
 from ..protocol import headers as fields_of
@@ -36,7 +38,12 @@ __all__ = ["Incoming"]
 # RFC 9110, 10.2.3: what is passed on of Retry-After.
 _SECONDS = re.compile(r"[0-9]{1,9}")
 
-_USUAL = [JSON]
+_USUAL: Final = [JSON]
+
+# Names that multidict need not fold for each answer.
+_CONTENT_TYPE: Final = istr("Content-Type")
+_CONTENT_ENCODING: Final = istr("Content-Encoding")
+_TRANSFER_ENCODING: Final = istr("Transfer-Encoding")
 
 # Statuses that mean something to an MCP client's own logic when they come from its server (rules 1.11, 3.7, 6.20).
 _TELLING = frozenset((400, 404, 405, 406, 409, 410, 413, 415, 422))
@@ -77,8 +84,8 @@ class Incoming(Exchange):
         """The media type of an answer whose framing is beyond doubt (aiohttp's response parser is lenient)."""
         if (
             status == 200
-            and fields.getall("Content-Type", ()) == _USUAL
-            and ("Transfer-Encoding" not in fields and "Content-Encoding" not in fields)
+            and fields.getall(_CONTENT_TYPE, ()) == _USUAL
+            and (_TRANSFER_ENCODING not in fields and _CONTENT_ENCODING not in fields)
         ):
             return JSON  # nearly every one
         if not 200 <= status <= 599:

@@ -40,10 +40,10 @@ class LargeExchange(Incoming):
     def _large_answer(self, beginning: bytes) -> LargeAnswer | None:
         """An answer that is let out while it arrives, by its first bytes; None for what has to be held.  Raises
         PeerError."""
-        most = self.site.config.upstreams[self.upstream].max_result_size
+        most = self.site.max_result_sizes[self.upstream]
         if not self.streams_large or self.is_listening:
             return None
-        if most is not None and most <= self.site.config.limits.max_message_size:
+        if most is not None and most <= self.site.max_message_size:
             return None  # it can be held, so that an error can say what was wrong
         found = scout(beginning, self.site.json_limits)
         if found is None:

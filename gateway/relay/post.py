@@ -69,9 +69,11 @@ class Post(Intake):
             if self.call is not None and self.call.method == "initialize":
                 self._read_session(fields)
             if kind == JSON:
-                length = fields.get("Content-Length") or ""
-                if len(length) <= 15 and length.isdecimal():
-                    self._check_size(self.site.config.upstreams[self.upstream].max_result_size, int(length))
+                most = self.site.max_result_sizes[self.upstream]
+                if most is not None:
+                    length = fields.get("Content-Length") or ""
+                    if len(length) <= 15 and length.isdecimal():
+                        self._check_size(most, int(length))
                 return Answer.COLLECT
             self._open_stream()
             self._status = 200
@@ -134,7 +136,7 @@ class Post(Intake):
         if self.first_byte is None:
             self.first_byte = now
         self._collected += len(chunk)
-        limit = self.site.config.limits.max_message_size
+        limit = self.site.max_message_size
         if self._collected > limit:
             raise UpstreamTooLarge(f"the upstream's answer is larger than {limit} bytes", key="limits.max_message_size")
         if self._held is None:
@@ -142,7 +144,7 @@ class Post(Intake):
             if self._may_part and self._collected > self.site.config.limits.inline_message:
                 self._begin_streaming()
             if not self.is_streaming:
-                self._check_size(self.site.config.upstreams[self.upstream].max_result_size, self._collected)
+                self._check_size(self.site.max_result_sizes[self.upstream], self._collected)
         else:
             self._held += self.receive(chunk, now)
             self.enough = self.done

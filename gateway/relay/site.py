@@ -27,12 +27,15 @@ class Site:
     """What one running gateway consists of, apart from its sockets.
 
     ``revisions`` are those that clients of a policy may speak with an upstream, oldest first.
+    ``max_message_size`` is ``limits.max_message_size``, ``max_result_sizes`` are the upstreams' own limits, by name.
     ``draining`` is set once the gateway has been told to stop: new requests are refused, streams end.
     """
 
     config: Config
     gate: Gate
     chains: dict[str, Chain]
+    max_message_size: int
+    max_result_sizes: dict[str, int | None]
     limiter: Limiter
     concurrency: Concurrency
     sessions: Sessions
@@ -63,6 +66,8 @@ class Site:
             config=config,
             gate=Gate(config, limiter),
             chains=chains,
+            max_message_size=limits.max_message_size,
+            max_result_sizes={name: upstream.max_result_size for name, upstream in config.upstreams.items()},
             limiter=limiter,
             concurrency=Concurrency(config.policies),
             sessions=sessions,

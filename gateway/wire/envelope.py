@@ -8,7 +8,7 @@ loosely than we do would see a message that the policy did not (CVE-2026-27896; 
 from __future__ import annotations
 
 import enum
-from typing import Any, NamedTuple
+from typing import Any, Final
 
 from .errors import EnvelopeError
 from .members import direct
@@ -34,13 +34,28 @@ class Kind(enum.Enum):
     ERROR = "error"
 
 
-class Envelope(NamedTuple):
+class Envelope:
     """What the envelope says.  ``method`` is None on results and errors; ``id`` is None on notifications, and on an
     error that answers a request whose id could not be read (rule 2.15)."""
 
-    kind: Kind
-    id: RequestId | None
-    method: str | None
+    # One is made for each message: no dataclass, whose making is not compiled.
+    __slots__ = ("id", "kind", "method")
+
+    def __init__(self, kind: Kind, id: RequestId | None, method: str | None) -> None:
+        self.kind = kind
+        self.id = id
+        self.method = method
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Envelope):
+            return NotImplemented
+        return (self.kind, self.id, self.method) == (other.kind, other.id, other.method)
+
+    def __hash__(self) -> int:
+        return hash((self.kind, self.id, self.method))
+
+    def __repr__(self) -> str:
+        return f"Envelope({self.kind}, {self.id!r}, {self.method!r})"
 
 
 def is_request_id(value: object) -> bool:
@@ -54,7 +69,12 @@ _CALL_MEMBERS = frozenset(("jsonrpc", "id", "method", "params"))
 _RESULT_MEMBERS = frozenset(("jsonrpc", "id", "result"))
 _ERROR_MEMBERS = frozenset(("jsonrpc", "id", "error"))
 _ERROR_OBJECT_MEMBERS = frozenset(("code", "message", "data"))
-_NOTHING = object()
+
+# What is asked for with each message, at hand.
+_REQUEST: Final = Kind.REQUEST
+_NOTIFICATION: Final = Kind.NOTIFICATION
+_RESULT: Final = Kind.RESULT
+_ERROR: Final = Kind.ERROR
 
 
 def classify(document: Any) -> Envelope:
@@ -63,34 +83,36 @@ def classify(document: Any) -> Envelope:
         shape = "an array (batch)" if type(document) is list else "neither an object nor an array"
         reason = "batch" if type(document) is list else "not-an-object"
         raise EnvelopeError(reason, f"a message is one JSON object, this is {shape}")
-    if document.get("jsonrpc") != "2.0":
+    version = document.get("jsonrpc")
+    if type(version) is not str or version != "2.0":
         raise EnvelopeError("jsonrpc-version", 'member "jsonrpc" must be the string "2.0"')
-    members = document.keys()
+    # More members than those that are known to be there are others.
+    has_id = "id" in document
     if "method" in document:
-        if not members <= _CALL_MEMBERS:
-            raise _unexpected(members - _CALL_MEMBERS, "a request or notification")
+        has_params = "params" in document
+        if len(document) > 2 + has_id + has_params:
+            raise _unexpected(document.keys() - _CALL_MEMBERS, "a request or notification")
         method = document["method"]
         if type(method) is not str or not method:
             raise EnvelopeError("method-type", 'member "method" must be a non-empty string')
-        params = document.get("params", _NOTHING)
-        if params is not _NOTHING and type(params) is not dict:
+        if has_params and type(document["params"]) is not dict:
             raise EnvelopeError("params-type", 'member "params" must be an object: MCP has no positional parameters')
-        if "id" not in document:
-            return Envelope(Kind.NOTIFICATION, None, method)
-        return Envelope(Kind.REQUEST, _request_id(document["id"]), method)
+        if not has_id:
+            return Envelope(_NOTIFICATION, None, method)
+        return Envelope(_REQUEST, _request_id(document["id"]), method)
     if "result" in document:
         if "error" in document:
             raise EnvelopeError("result-and-error", 'a response has "result" or "error", never both')
-        if not members <= _RESULT_MEMBERS:
-            raise _unexpected(members - _RESULT_MEMBERS, "a result")
+        if len(document) > 2 + has_id:
+            raise _unexpected(document.keys() - _RESULT_MEMBERS, "a result")
         if type(document["result"]) is not dict:
             raise EnvelopeError("result-type", 'member "result" must be an object')
-        if "id" not in document:
+        if not has_id:
             raise EnvelopeError("id-missing", 'a result must carry the "id" of its request')
-        return Envelope(Kind.RESULT, _request_id(document["id"]), None)
+        return Envelope(_RESULT, _request_id(document["id"]), None)
     if "error" in document:
-        if not members <= _ERROR_MEMBERS:
-            raise _unexpected(members - _ERROR_MEMBERS, "an error")
+        if len(document) > 2 + has_id:
+            raise _unexpected(document.keys() - _ERROR_MEMBERS, "an error")
         error = document["error"]
         if (
             type(error) is not dict
@@ -101,8 +123,8 @@ def classify(document: Any) -> Envelope:
             raise EnvelopeError("error-shape", 'member "error" must hold an integer "code" and a string "message"')
         # An error without a readable id: absent since 2025-11-25, null before (rule 2.15); both are accepted.
         if document.get("id") is None:
-            return Envelope(Kind.ERROR, None, None)
-        return Envelope(Kind.ERROR, _request_id(document["id"]), None)
+            return Envelope(_ERROR, None, None)
+        return Envelope(_ERROR, _request_id(document["id"]), None)
     raise EnvelopeError("no-shape", 'a message has "method", "result" or "error"; this has none of them')
 
 

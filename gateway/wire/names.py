@@ -115,15 +115,16 @@ class Cleared:
     Messages have the same few names again and again.  Peers choose them, so their length and number are bounded.
     """
 
-    __slots__ = ("_known", "_suspects")
+    __slots__ = ("_all_known", "_known", "_suspects")
 
     def __init__(self, suspects: Callable[[str], bool]) -> None:
         self._suspects = suspects
         self._known: set[str] = set()
+        self._all_known = self._known.issuperset
 
     def __call__(self, members: Mapping[str, Any]) -> bool:
         """True when the answer is no for every one of the names."""
-        return members.keys() <= self._known or self._look(members)
+        return self._all_known(members) or self._look(members)
 
     def _look(self, members: Mapping[str, Any]) -> bool:
         cleared = True

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any
+from typing import Any, Final
 
 import jiter
 import orjson
@@ -32,6 +32,10 @@ MAX_DEPTH = 200
 MAX_NUMBER_CHARS = 308
 
 _BOM = b"\xef\xbb\xbf"
+
+# What is asked for several times a message, at hand.
+_from_json: Final = jiter.from_json
+_ANY: Final = Twins.ANY
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +78,12 @@ def read(data: bytes, depth: int, nodes: int, number_chars: int, twins: Twins) -
         _bound_nodes(data, nodes)
     try:
         # Only member names are cached: values may be secrets, and the cache outlives the message.
-        document = jiter.from_json(data, catch_duplicate_keys=True, allow_inf_nan=False, cache_mode="keys")
+        document = _from_json(data, catch_duplicate_keys=True, allow_inf_nan=False, cache_mode="keys")
     except ValueError as error:
         raise _refusal(data, str(error)) from None
     if len(data) > number_chars:
         _bound_numbers(data, number_chars)
-    # Without escapes a name cannot hold NUL, and without the Turkish letters its fold is Unicode's, which is C.
-    escapes = b"\\" in data and b"\\u" in data
-    plain = not escapes and (data.isascii() or not (b"\xc4\xb0" in data or b"\xc4\xb1" in data))
-    every_twin = twins is Twins.ANY
-    # As many brackets are the least that it takes to be too deep.
-    shallow = data.count(b"{") + data.count(b"[") <= depth
-    return document, _walk(document, None if shallow else depth, every_twin, str.casefold if plain else fold, escapes)
+    return document, _walk(document, data, depth, twins is _ANY)
 
 
 def dumps(document: Any) -> bytes:
@@ -147,7 +145,8 @@ def too_long() -> LimitExceeded:
 _STRING = rb'"[^"\\]*+(?>(?:\\.[^"\\]*+)*)"'
 _nodes = re.compile(_STRING + rb"|[\[{][ \t\n\r]*+[\]}]|([,\[{])", re.DOTALL).finditer
 _number_runs = re.compile(_STRING + rb"|([-+.0-9eE]++)", re.DOTALL).finditer
-_IN_NUMBERS = bytes(byte in b"-+.0123456789eE" for byte in range(256))
+_OF_NUMBERS: Final = frozenset(b"-+.0123456789eE")
+_IN_NUMBERS = bytes(byte in _OF_NUMBERS for byte in range(256))
 
 
 def _bound_nodes(data: bytes, most: int) -> None:
@@ -164,54 +163,85 @@ def _bound_nodes(data: bytes, most: int) -> None:
 
 
 def _bound_numbers(data: bytes, most: int) -> None:
+    # A run that is too long covers one of these places.
+    if _OF_NUMBERS.isdisjoint(data[most :: most + 1]):
+        return
     # Two passes at memory speed tell that no run of number characters is too long.  If one is, it may be text.
-    if b"\1" * (most + 1) in data.translate(_IN_NUMBERS):
+    if data.translate(_IN_NUMBERS).find(b"\1" * (most + 1)) >= 0:
         for token in _number_runs(data):
             if token.lastindex and token.end() - token.start() > most:
                 raise too_long()
 
 
-def _walk(document: Any, depth: int | None, every_twin: bool, fold: Callable[[str], str], escapes: bool) -> int:
-    """Check values and names; returns how many values there are.  ``depth`` is None where it cannot be exceeded."""
+def _walk(document: Any, data: bytes, depth: int, every_twin: bool) -> int:
+    """Check values and names; returns how many values there are.  ``data`` is the text of the document."""
     count = 0
-    distinct, special = _distinct, _SPECIAL
+    distinct = _distinct
+    names: _Names | None = None
     level: list[Any] = [[document]]
-    for _ in range(1 if depth is None else depth + 1):
-        # One level of nesting after the other, or all of them in one list that grows while it is gone through.
-        deeper: list[Any] = level if depth is None else []
+    for _ in range(depth + 1):
+        # One level of nesting after the other.
+        deeper: list[Any] = []
         for container in level:
             count += len(container)
+            # Twice the same for values: iterators that serve objects and arrays alike take as long as all the rest.
             if type(container) is dict:
-                if not container.keys() <= distinct:
-                    if escapes and any("\0" in name for name in container):
-                        raise nul_member()
-                    if len(set(map(fold, container))) < len(container):
-                        _check_twins(container, every_twin)
-                    _remember(container)
-                container = container.values()
-            for value in container:
-                if type(value) in special:
-                    if type(value) is not float:
+                members: dict[str, Any] = container
+                are_distinct = True
+                for name, value in members.items():
+                    if name not in distinct:
+                        are_distinct = False
+                    kind = type(value)
+                    if kind is dict or kind is list:
                         deeper.append(value)
-                    elif not isfinite(value):
+                    elif kind is float and not isfinite(value):
                         raise not_finite()
-        if not deeper or deeper is level:
+                if not are_distinct:
+                    if names is None:
+                        names = _Names(data)
+                    names.check(members, every_twin)
+            else:
+                values: list[Any] = container
+                for value in values:
+                    kind = type(value)
+                    if kind is dict or kind is list:
+                        deeper.append(value)
+                    elif kind is float and not isfinite(value):
+                        raise not_finite()
+        if not deeper:
             return count
         level = deeper
     raise too_deep()
 
 
-# What is looked into; other values are what they are.
-_SPECIAL = frozenset((dict, list, float))
-
 # Names without NUL of which no two fold to the same, and each by its fold: an object that has no others needs no closer
 # look.  Peers choose names, so their length and number are bounded.
 _MAX_NAMES = 4096
-_distinct: set[str] = set()
+_distinct: Final[set[str]] = set()
 _by_fold: dict[str, str] = {}
 
 
-def _remember(names: Iterable[str]) -> None:
+class _Names:
+    """How the names of one document, of which the text is given, are looked at."""
+
+    __slots__ = ("_escapes", "_fold")
+
+    def __init__(self, data: bytes) -> None:
+        # Without escapes a name cannot hold NUL, and without the Turkish letters its fold is Unicode's, which is C.
+        self._escapes = data.find(b"\\u") >= 0
+        plain = not self._escapes and (data.isascii() or not (b"\xc4\xb0" in data or b"\xc4\xb1" in data))
+        self._fold: Callable[[str], str] = str.casefold if plain else fold
+
+    def check(self, members: dict[str, Any], every_twin: bool) -> None:
+        """Raises JsonRefused for a name with NUL, and for two that are twins."""
+        if self._escapes and any("\0" in name for name in members):
+            raise nul_member()
+        if len(set(map(self._fold, members))) < len(members):
+            _check_twins(members, every_twin)
+        _remember(members)
+
+
+def _remember(names: dict[str, Any]) -> None:
     for name in names:
         if len(name) > WHOLE_NAME or name in _distinct or "\0" in name:
             continue

@@ -230,7 +230,7 @@ def test_what_is_remembered_of_selections_is_bounded() -> None:
     for number in range(3000):
         chain.judge(request(f"m/{number}"), exchange())
     chain.judge(request("m" * 1000), exchange())
-    assert len(chain._selected) <= 1024
+    assert len(chain._of_clients) <= 512
     assert len(SEEN) == 3001
 
 
