@@ -21,10 +21,7 @@ PLAIN = {
     },
     "protocol": {"errors"},
     "record": {"metrics"},
-    "relay": {
-        "admin", "connections", "endpoint", "http_sse", "server", "sse_exchanges", "sse_session", "sse_upstream",
-        "upstream",
-    },
+    "relay": {"admin", "connections", "http_sse", "server", "sse_exchanges", "sse_session"},
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import itertools
 import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import aiohttp
 from aiohttp import HttpVersion10, HttpVersion11, web
@@ -98,6 +98,7 @@ class Endpoint:
 
     def __init__(self, site: Site, pools: Mapping[str, Pool]) -> None:
         self.site = site
+        self.limits: Any = site.config.limits
         self.pools = pools
         self.http_sse = HttpSse(self)
         self.relays: set[_Stoppable] = set()
