@@ -8,11 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
-import itertools
 import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import aiohttp
 from aiohttp import HttpVersion10, HttpVersion11, web
@@ -98,16 +97,18 @@ class Endpoint:
 
     def __init__(self, site: Site, pools: Mapping[str, Pool]) -> None:
         self.site = site
+        self.limits: Any = site.config.limits
         self.pools = pools
         self.http_sse = HttpSse(self)
         self.relays: set[_Stoppable] = set()
         self._emptied: asyncio.Event | None = None
-        self._prefix = os.urandom(5).hex()
-        self._numbers = itertools.count(1)
+        self._prefix = f"{os.urandom(5).hex()}-"
+        self._number = 0
 
     def next_request(self) -> str:
         """A new exchange's id for the record."""
-        return f"{self._prefix}-{next(self._numbers):x}"
+        self._number += 1
+        return self._prefix + hex(self._number)[2:]
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one HTTP request.  Nothing but CancelledError and ConnectionError leaves here."""

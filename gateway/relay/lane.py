@@ -5,8 +5,8 @@ builds around it.  Here the two connections, which are aiohttp's own with aiohtt
 exchange as ``endpoint`` and ``pump`` do: what the client sent is judged within its ``data_received``, what the upstream
 sends within that one's.  Everything that decides is the exchange's; everything unusual never gets here (``is_plain``).
 
-    client connection --start--> Lane --post--> upstream connection
-                      <--write--      <--upstream_moved--
+    client connection --start--> Lane --send--> upstream connection
+                      <--send---      <--upstream_moved--
 
 What ``pump`` does with a deadline around each await is done here with one timer a client connection (``Alarm``), which
 is seldom armed and hardly ever moved: most exchanges end before anything is due.
@@ -15,82 +15,39 @@ is seldom armed and hardly ever moved: most exchanges end before anything is due
 from __future__ import annotations
 
 import asyncio
-import enum
 import http
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
-from aiohttp.connector import Connection
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_writer import HttpVersion11
-from aiohttp.streams import StreamReader
 
 from ..protocol.errors import Draining, GatewayError, InternalError, UpstreamTimeout
-from ..protocol.headers import Fields
-from .alarm import Alarm
 from .answer import EVENT_STREAM_FIELDS
-from .connections import KnownAnswer, UpstreamConnection
 from .exchange import Answer, Forward, Reply
-from .gate import Head, Passed
+from .gate import Head
 from .get import Get
 from .post import Post
 from .pump import KEEP_ALIVE, turn_of
 from .upstream import Pool, blame
 
 if TYPE_CHECKING:
+    from .client_side import ClientSide, KnownHead
     from .endpoint import Endpoint
+    from .upstream_side import KnownAnswer, UpstreamSide
 
-__all__ = ["Client", "KnownHead", "Lane", "is_plain"]
+__all__ = ["Lane", "is_plain"]
 
 _log = logging.getLogger(__name__)
 
 _REASONS = {status.value: status.phrase for status in http.HTTPStatus}
 
 
-@dataclass(slots=True)
-class KnownHead:
-    """What aiohttp's parser made of the head of a plain request, and that it has been admitted before, if it has.
-
-    ``length`` of the body in bytes.
-    """
-
-    method: str
-    target: str
-    fields: Fields
-    pool: Pool
-    length: int
-    passed: Passed | None = None
-
-
-class Client(Protocol):
-    """The client's connection, as a lane sees it."""
-
-    alarm: Alarm
-
-    @property
-    def takes_more(self) -> bool:
-        """False while the client does not read as fast as it is written to."""
-
-    @property
-    def remote(self) -> str | None:
-        """The peer's address."""
-
-    def send(self, data: bytes) -> None:
-        """Write bytes; nothing happens when the client is gone."""
-
-    def lane_over(self, close: bool) -> None:
-        """The exchange has ended; ``close`` the connection, or go on with the next request."""
-
-    def give_up(self) -> None:
-        """Cut the connection."""
-
-
-def is_plain(message: Any, payload: StreamReader, largest: int) -> bool:
+def is_plain(message: Any, payload: Any, largest: int) -> bool:
     """Whether a request that the parser has read is one for the short lane: all there, and nothing special."""
     return (
         message.method in ("POST", "GET")
@@ -103,49 +60,73 @@ def is_plain(message: Any, payload: StreamReader, largest: int) -> bool:
     )
 
 
-def _last_lines() -> bytes:
-    return f"Date: {rfc822_formatted_time()}\r\nServer: mcpgw\r\n\r\n".encode()
+class _LastLines:
+    """The end of every head, which is made anew once a second."""
+
+    __slots__ = ("_lines", "_second")
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._lines = b""
+
+    def at(self, now: float) -> bytes:
+        """What it is at this time, in POSIX seconds."""
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._lines = f"Date: {rfc822_formatted_time()}\r\nServer: mcpgw\r\n\r\n".encode()
+        return self._lines
+
+
+_LAST_LINES: Final = _LastLines()
 
 
 def _chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-class _State(enum.Enum):
-    JUDGING = enum.auto()
-    CONNECTING = enum.auto()
-    WAITING = enum.auto()  # for the head of the answer
-    COLLECTING = enum.auto()
-    STREAMING = enum.auto()
-    OVER = enum.auto()
+# What an exchange is at: numbers, because an enumeration's members are looked up each time.
+_JUDGING: Final = 0
+_CONNECTING: Final = 1
+_WAITING: Final = 2  # for the head of the answer
+_COLLECTING: Final = 3
+_STREAMING: Final = 4
+_OVER: Final = 5
+
+_COLLECT: Final = Answer.COLLECT
+_USUAL_FIELDS: Final = {"Content-Type": "application/json"}
+_USUAL_HEAD: Final = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: "
 
 
 class Lane:
     """One exchange: the client's connection, the upstream's, and what is in between."""
 
     __slots__ = (
-        "_busy", "_client", "_complete", "_connecting", "_connection", "_endpoint", "_entered", "_exchange", "_heard",
-        "_limits", "_loop", "_payload", "_pool", "_protocol", "_state", "_waits_turn", "_written", "headers", "status",
+        "_busy", "_client", "_complete", "_connecting", "_endpoint", "_entered", "_exchange", "_heard", "_loop",
+        "_payload", "_pool", "_side", "_standing", "_state", "_waits_turn", "_written", "headers", "status",
     )  # fmt: skip
 
-    def __init__(self, endpoint: Endpoint, client: Client, pool: Pool, head: Head) -> None:
+    def __init__(self, endpoint: Endpoint, client: ClientSide, pool: Pool, head: Head) -> None:
         self._endpoint = endpoint
         self._client = client
         self._pool = pool
-        self._loop = asyncio.get_running_loop()
-        self._limits = endpoint.site.config.limits
-        self._state = _State.JUDGING
-        self._connection: Connection | None = None
-        self._connecting: asyncio.Task[None] | None = None
-        self._protocol: UpstreamConnection | None = None
-        self._payload: StreamReader | None = None
+        self._loop: Any = client.loop
+        self._state = _JUDGING
+        self._side: UpstreamSide | None = None
+        self._connecting: Any = None
+        self._payload: Any = None
+        self._standing = False
         self._entered = False
         self._complete = False
         self._busy = False
         self._waits_turn = False
-        self._heard = self._written = now = self._loop.time()
-        kind = Post if head.method == "POST" else Get
-        self._exchange: Post | Get = kind(endpoint.site, head, endpoint.next_request(), now)
+        self._heard: float = self._loop.time()
+        self._written = self._heard
+        self._exchange: Post | Get
+        if head.method == "POST":
+            self._exchange = Post(endpoint.site, head, endpoint.next_request(), self._heard)
+        else:
+            self._exchange = Get(endpoint.site, head, endpoint.next_request(), self._heard)
 
     # -- from the client's request to the upstream --------------------------------------------------------------------
 
@@ -172,15 +153,17 @@ class Lane:
                 if isinstance(forward, Reply):
                     self._reply(forward)
                     return
-                self._pool.enter(self.is_standing)
+                pool = self._pool
+                self._standing = standing = self.is_standing
+                pool.enter(standing)
                 self._entered = True
-                self._connection = self._pool.take(self.is_standing)
-                if self._connection is not None:
-                    self._send(forward)
+                self._side = side = pool.take(standing, self._heard)
+                if side is not None:
+                    self._send(side, forward)
                 else:
-                    self._state = _State.CONNECTING
-                    self._connecting = self._pool.later(self._connect(forward))
-                self._client.alarm.set(self._heard + self._limits.first_byte_timeout, self._late)
+                    self._state = _CONNECTING
+                    self._connecting = pool.later(self._connect(forward))
+                self._client.alarm.set(self._heard + endpoint.limits.first_byte_timeout, self._late)
             except GatewayError as error:
                 if isinstance(exchange, Post) and not exchange.bytes_in and exchange.upstream:
                     exchange.look_for_id(body)
@@ -188,20 +171,17 @@ class Lane:
         except Exception:
             self._defect()
 
-    def _send(self, forward: Forward) -> None:
-        connection = self._connection
-        assert connection is not None
-        self._state = _State.WAITING
+    def _send(self, side: UpstreamSide, forward: Forward) -> None:
+        self._state = _WAITING
         try:
-            self._pool.send(connection, forward, self)
+            self._pool.send(side, forward, self)
         except OSError as error:
             raise blame(error) from error
-        self._protocol = connection.protocol  # type: ignore[assignment]
 
     async def _connect(self, forward: Forward) -> None:
         try:
-            self._connection = await self._pool.connect(self.is_standing)
-            self._send(forward)
+            self._side = side = await self._pool.connect(self._standing)
+            self._send(side, forward)
         except (aiohttp.ClientError, OSError) as broken:
             self._refuse(blame(broken))
         except GatewayError as error:
@@ -215,16 +195,16 @@ class Lane:
 
     def upstream_moved(self) -> None:
         """Something has come on the upstream's connection, or it is lost."""
-        if self._busy or self._state is _State.OVER:
+        if self._busy or self._state == _OVER:
             return  # reading may resume the transport, which comes back here
         self._busy = True
         try:
             try:
-                if self._state is _State.WAITING:
+                if self._state == _WAITING:
                     self._read_head()
-                if self._state is _State.COLLECTING:
+                if self._state == _COLLECTING:
                     self._collect()
-                if self._state is _State.STREAMING:
+                if self._state == _STREAMING:
                     self._stream()
             except GatewayError as error:
                 self._failed(error)
@@ -242,26 +222,31 @@ class Lane:
                 exchange = self._exchange
                 self._complete = True
                 self._heard = now = self._loop.time()
-                reply: Any = exchange.answer_head(answer.status, answer.headers, now)
-                if reply is Answer.COLLECT:
-                    assert isinstance(exchange, Post)
+                assert isinstance(exchange, Post)  # a GET's answer is no JSON
+                todo = exchange.answer_head(answer.status, answer.headers, now)
+                if todo is _COLLECT:
                     exchange.collect(body, now)
                     if exchange.is_streaming:
                         self._begin_large(exchange)
-                        if self._state is _State.STREAMING:
+                        if self._state == _STREAMING:
                             self._end_stream(exchange.end())
                         return
                     reply = exchange.finish(now)
-                self._reply(reply)
+                    assert reply is not None
+                    self._reply(reply)
+                else:
+                    assert isinstance(todo, Reply)
+                    self._reply(todo)
             except GatewayError as error:
                 self._failed(error)
         except Exception:
             self._defect()
 
     def _read_head(self) -> None:
-        protocol, exchange = self._protocol, self._exchange
-        assert protocol is not None
-        buffer: Any = protocol._buffer
+        side, exchange = self._side, self._exchange
+        assert side is not None
+        protocol = side.protocol
+        buffer = protocol._buffer
         while buffer:
             (message, payload), _ = buffer.popleft()
             if 100 <= message.code <= 199 and message.code != 101:
@@ -274,8 +259,8 @@ class Lane:
                 more = exchange.answer_fields if isinstance(exchange, Post) else {}
                 self._open_stream({**EVENT_STREAM_FIELDS, **more})
             elif answer is Answer.COLLECT:
-                self._state = _State.COLLECTING
-                self._client.alarm.set(self._heard + self._limits.idle_timeout, self._late)
+                self._state = _COLLECTING
+                self._client.alarm.set(self._heard + self._endpoint.limits.idle_timeout, self._late)
             else:
                 assert isinstance(answer, Reply)
                 self._reply(answer)
@@ -297,7 +282,7 @@ class Lane:
             elif payload.at_eof():
                 break
             else:
-                self._client.alarm.set(self._heard + self._limits.idle_timeout, self._late)
+                self._client.alarm.set(self._heard + self._endpoint.limits.idle_timeout, self._late)
                 return
         self._complete = payload.at_eof()
         reply = exchange.finish(self._heard)
@@ -310,7 +295,7 @@ class Lane:
         self._pass_on(exchange.receive(b"", self._heard), self._heard)
 
     def _open_stream(self, fields: Mapping[str, str]) -> None:
-        self._state = _State.STREAMING
+        self._state = _STREAMING
         self._written = self._heard
         self._endpoint.site.metrics.stream_opened(self._exchange.upstream, self._exchange.head.method.lower())
         self._client.send(self._head(200, fields, b"Transfer-Encoding: chunked\r\n"))
@@ -332,7 +317,7 @@ class Lane:
                 self._end_stream(exchange.end())
             else:
                 break
-            if self._state is _State.OVER:
+            if self._state == _OVER:
                 return
         self._watch()
 
@@ -354,7 +339,7 @@ class Lane:
 
     def _watch(self) -> None:
         """Set the alarm for whatever is due next on a stream."""
-        limits, exchange = self._limits, self._exchange
+        limits, exchange = self._endpoint.limits, self._exchange
         if not self._client.takes_more:
             due = self._written + limits.write_timeout
         else:
@@ -367,7 +352,7 @@ class Lane:
         self._client.alarm.set(due, self._on_stream_due)
 
     def _on_stream_due(self) -> None:
-        if self._state is not _State.STREAMING:
+        if self._state != _STREAMING:
             return
         try:
             self._stream_due(self._loop.time())
@@ -375,7 +360,7 @@ class Lane:
             self._defect()
 
     def _stream_due(self, now: float) -> None:
-        limits, exchange = self._limits, self._exchange
+        limits, exchange = self._endpoint.limits, self._exchange
         if not self._client.takes_more:
             if now >= self._written + limits.write_timeout:
                 self._give_up()  # gone, or it wants to hold our memory
@@ -391,14 +376,14 @@ class Lane:
                 self._written = now
                 if not exchange.is_mid_event:
                     self._client.send(_chunk(KEEP_ALIVE))
-        if self._state is _State.STREAMING:
+        if self._state == _STREAMING:
             self._watch()
 
     def _late(self) -> None:
         """The upstream did not answer, or stopped in the middle of an answer that is collected."""
-        if self._state is _State.COLLECTING:
+        if self._state == _COLLECTING:
             error = UpstreamTimeout("the upstream's answer stopped coming", key="limits.idle_timeout")
-        elif self._state in (_State.CONNECTING, _State.WAITING):
+        elif self._state in (_CONNECTING, _WAITING):
             error = UpstreamTimeout("the upstream did not answer in time", key="limits.first_byte_timeout")
         else:
             return
@@ -411,9 +396,9 @@ class Lane:
         if isinstance(error, UpstreamTimeout):
             # In a session the lost connection alone does not tell it that nobody waits any more (rule 7.24).
             self._pool.send_beside(self._exchange.cancellations())
-        if self._state is _State.STREAMING:
+        if self._state == _STREAMING:
             self._end_stream(self._exchange.fail(error))
-        elif self._state is not _State.OVER:
+        elif self._state != _OVER:
             self._refuse(error)
 
     def _refuse(self, error: GatewayError) -> None:
@@ -422,11 +407,21 @@ class Lane:
     def _reply(self, reply: Reply) -> None:
         """The complete answer."""
         self._endpoint.site.metrics.response(reply.status)
+        if (
+            reply.status == 200
+            and reply.fields == _USUAL_FIELDS
+            and not reply.close_connection
+            and "Origin" not in self._exchange.head.fields
+        ):
+            last = _LAST_LINES.at(time.time())
+            self._client.send(b"%b%d\r\n%b%b" % (_USUAL_HEAD, len(reply.body), last, reply.body))
+            self._over(None)
+            return
         length = b"" if reply.status == 204 else b"Content-Length: %d\r\n" % len(reply.body)
         if reply.close_connection:
             length += b"Connection: close\r\n"
         self._client.send(self._head(reply.status, reply.fields, length) + reply.body)
-        self._over(None, close=reply.close_connection)
+        self._over(None, reply.close_connection)
 
     def _end_stream(self, last: bytes) -> None:
         exchange = self._exchange
@@ -439,9 +434,9 @@ class Lane:
 
     def _defect(self) -> None:
         _log.exception("defect on the short lane")
-        if self._state is _State.OVER:
+        if self._state == _OVER:
             return
-        if self._state is _State.STREAMING:
+        if self._state == _STREAMING:
             self._exchange.fail(InternalError("the gateway failed"))
             self._give_up()
         else:
@@ -450,39 +445,39 @@ class Lane:
     def _give_up(self) -> None:
         """Cut the client's connection: nothing else tells it that what it has got is not all.  The exchange is over."""
         self._client.give_up()
-        self._over("client-gone", close=True)
+        self._over("client-gone", True)
 
     def client_gone(self) -> None:
         """The client's connection is lost."""
-        if self._state is not _State.OVER:
-            self._over("draining" if self._endpoint.site.draining else "client-gone", close=True)
+        if self._state != _OVER:
+            self._over("draining" if self._endpoint.site.draining else "client-gone", True)
 
-    def _over(self, outcome: str | None, *, close: bool = False) -> None:
-        state, self._state = self._state, _State.OVER
+    def _over(self, outcome: str | None, close: bool = False) -> None:
+        state, self._state = self._state, _OVER
         exchange, endpoint = self._exchange, self._endpoint
-        if state is _State.STREAMING:
+        if state == _STREAMING:
             endpoint.site.metrics.stream_closed(exchange.upstream, exchange.head.method.lower())
         if self._entered:
-            self._pool.leave(self.is_standing)
+            self._pool.leave(self._standing)
         if self._connecting is not None and self._connecting is not asyncio.current_task():
             self._connecting.cancel()
-        if self._connection is not None:
-            self._let_go(clean=outcome is None and exchange.error is None)
+        now: float = self._loop.time()
+        if self._side is not None:
+            self._let_go(self._side, outcome is None and exchange.error is None, now)
         endpoint.over(self)
-        exchange.close(self._loop.time(), outcome)
+        exchange.close(now, outcome)
         self._client.alarm.clear()
-        self._client.lane_over(close)
+        self._client.lane_over(close, now)
 
-    def _let_go(self, clean: bool) -> None:
+    def _let_go(self, side: UpstreamSide, clean: bool, now: float) -> None:
         """The upstream's connection goes back to the pool, unless something was wrong with it."""
-        if self._protocol is not None:
-            self._protocol.listener = None
+        side.listener = None
         if clean and self._complete:
-            self.release()
+            side.release(now)
         elif clean and self._payload is not None:
             self._pool.finish(self)
         else:
-            self.close()
+            side.close()
 
     def _head(self, status: int, fields: Mapping[str, str], framing: bytes) -> bytes:
         """The head of an answer, as aiohttp would write it."""
@@ -492,7 +487,9 @@ class Lane:
         lines = "".join([f"{name}: {value}\r\n" for name, value in fields.items()])
         if lines.count("\n") != len(fields):
             raise ValueError("a header field with a line break")
-        return f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\n{lines}".encode() + framing + _last_lines()
+        return (
+            f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\n{lines}".encode() + framing + _LAST_LINES.at(time.time())
+        )
 
     # -- what can be told to stop -------------------------------------------------------------------------------------
 
@@ -503,31 +500,30 @@ class Lane:
 
     def stop(self) -> None:
         """The gateway stops: end now."""
-        if self._state is _State.STREAMING:
+        if self._state == _STREAMING:
             self._end_stream(self._exchange.drain())
-        elif self._state is not _State.OVER:
+        elif self._state != _OVER:
             self._refuse(Draining("the gateway is stopping", headers={"Retry-After": "1"}))
 
     def client_writable(self) -> None:
         """The client takes more again."""
-        if self._state is _State.STREAMING:
+        if self._state == _STREAMING:
             self._written = self._loop.time()
             self.upstream_moved()
 
     # -- the upstream's answer, as the pool sees it -------------------------------------------------------------------
 
     @property
-    def content(self) -> StreamReader:
-        """The body of the answer."""
-        assert self._payload is not None
+    def content(self) -> Any:
+        """The body of the answer, a StreamReader."""
         return self._payload
 
     def close(self) -> None:
         """Give up the upstream's connection."""
-        if self._connection is not None:
-            self._connection.close()
+        if self._side is not None:
+            self._side.close()
 
     def release(self) -> Any:
         """The upstream's connection may be used again."""
-        if self._connection is not None:
-            self._connection.release()
+        if self._side is not None:
+            self._side.release(self._loop.time())

@@ -11,17 +11,18 @@ from typing import Any
 
 import aiohttp.http_parser
 from aiohttp import web, web_response
+from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.http_parser import RawRequestMessage
+from aiohttp.tcp_helpers import tcp_keepalive
 from aiohttp.web_protocol import RequestHandler
 
 from ..protocol.errors import BadRequest, GatewayError, HeaderTooLarge, InternalError
 from ..record.entry import entry
 from ..wire.strict import dumps
-from .alarm import Alarm
+from .client_side import ClientSide, KnownHead, Lanes
 from .endpoint import Endpoint
-from .gate import Head
-from .lane import KnownHead, Lane, is_plain
+from .lane import is_plain
 from .site import Site
 from .upstream import Pool
 
@@ -34,10 +35,6 @@ LINGER = 1.0
 
 # Reads that wait apart from each other; what comes after is added to the last one.
 _EARLY_READS = 16
-
-# Heads of requests that are remembered, and how long one may be in bytes.
-_KNOWN_HEADS = 1024
-_KNOWN_HEAD = 2048
 
 # How much of a body waits in memory while it is being judged (twice this at most).
 READ_SIZE = 64 * 1024
@@ -61,73 +58,96 @@ class _Connection(RequestHandler):
     """One client connection: aiohttp's, with a deadline for the header, errors in JSON-RPC and the short lane.
 
     What aiohttp's parser finds to be a plain request goes to a ``Lane``, before aiohttp's task for it wakes up;
-    anything else goes the full way, in the order in which it came.  A client repeats its head with every call: one that
-    is the same byte for byte, and stands where a head must, is not parsed again.
+    anything else goes the full way, in the order in which it came.  What a lane has to do with is ``side``.
     """
 
     def __init__(self, server: DataServer, **settings: Any) -> None:
         super().__init__(server, **settings)
-        self.alarm = Alarm(self._loop)
-        self._server = server
-        self._header_timer: asyncio.TimerHandle | None = None
-        self._lane: Lane | None = None
+        self.side = ClientSide(self, self._loop, server.lanes, self._keepalive_timeout)
         # The reads that came while an exchange was under way on the short lane, if any did.
-        self._early: list[bytes] | None = None
+        self.early: list[bytes] | None = None
+        self._server = server
         self._goes_on = False
-        # Nothing has been received but whole requests, each in a read of its own: what comes next begins with a head.
-        self._at_head = True
-        # aiohttp's task has got something to do, once.  Until then it waits, or has not even begun.
+        # aiohttp's task has got something to do, once.  Until then there is none.
         self._has_work = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
+        # As RequestHandler does, but for its task: most connections never need it, and it weighs 3 KiB.
+        BaseProtocol.connection_made(self, transport)
+        assert self.transport is not None
+        tcp_keepalive(self.transport)
+        self._server.connection_made(self, self.transport)
+        self._keep_alive_until(self._loop.time() + self._keepalive_timeout)
         if len(self._server.connections) > self._server.limits.max_connections:
             self._server.site.metrics.connection_refused()
             self.force_close()
             return
+        side = self.side
+        side.transport = transport
+        name = self.peername
+        side.remote = name[0] if isinstance(name, tuple) else None
         self._arm()
 
     def data_received(self, data: bytes) -> None:
-        if self._lane is not None:
+        side = self.side
+        if side.take(data):
+            return
+        if side.lane is not None:
             self._keep(data)
             return
         idle = self._waiter
-        taken = False
         if idle.done() if idle is not None else self._has_work:
-            self._at_head = False
+            side.at_head = False
             super().data_received(data)
-        elif not (taken := self._at_head and self._take_known(data)):
+        elif side.at_head and side.find(data):
+            return
+        else:
             # Not for aiohttp's task to see yet.
             self._waiter = None
             super().data_received(data)
             self._waiter = idle
-            at_head, self._at_head = self._at_head, False
-            if self._messages and not (taken := self._take_lane(data if at_head else None)):
-                self._has_work = True
-                if idle is not None:
+            at_head, side.at_head = side.at_head, False
+            if self._messages:
+                if self._take_lane(data if at_head else None):
+                    return
+                side.is_quiet = False
+                if not self._has_work:
+                    self._has_work = True
+                    self._task_handler = self._loop.create_task(self.start())
+                elif idle is not None:
                     idle.set_result(None)
-        if taken or self._messages or self._current_request is not None:
-            if self._header_timer is not None:
-                self._header_timer.cancel()
-                self._header_timer = None
-        elif self._header_timer is None:
+        if self._messages or self._current_request is not None:
+            if side.header_timer is not None:
+                side.header_timer.cancel()
+                side.header_timer = None
+        elif side.header_timer is None:
             self._arm()
 
+    def close(self) -> None:
+        super().close()
+        self.side.is_quiet = False
+
+    def force_close(self) -> None:
+        super().force_close()
+        self.side.transport = None
+        self.side.is_quiet = False
+
     def connection_lost(self, exc: BaseException | None) -> None:
-        if self._header_timer is not None:
-            self._header_timer.cancel()
+        side = self.side
+        if side.header_timer is not None:
+            side.header_timer.cancel()
         super().connection_lost(exc)
-        if self._lane is not None:
-            self._lane.client_gone()
-        self.alarm.close()
+        if side.lane is not None:
+            side.lane.client_gone()
+        side.alarm.close()
 
     def _arm(self) -> None:
-        self._header_timer = self._loop.call_later(self._server.limits.header_timeout, self._header_late)
+        self.side.header_timer = self._loop.call_later(self._server.limits.header_timeout, self._header_late)
 
     def _header_late(self) -> None:
-        self._header_timer = None
+        self.side.header_timer = None
         if self._current_request is None and not self._messages and self.transport is not None:
-            self._server.refused(408, None, self.remote)
+            self._server.refused(408, None, self.side.remote)
             self.transport.write(b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
             self.force_close()
 
@@ -137,15 +157,6 @@ class _Connection(RequestHandler):
             super().resume_reading(resume_parser)
 
     # -- the short lane -----------------------------------------------------------------------------------------------
-
-    def _take_known(self, data: bytes) -> bool:
-        """Whether this is a request whose head has been parsed before; it is under way then, or over already."""
-        end = data.find(b"\r\n\r\n") + 4
-        known = self._server.known.get(data[:end])
-        if known is None or len(data) != end + known.length:
-            return False
-        self._start(known, data[end:])
-        return True
 
     def _take_lane(self, data: bytes | None) -> bool:
         """Whether what has been parsed is an exchange for the short lane; it is under way then, or over already.
@@ -157,8 +168,9 @@ class _Connection(RequestHandler):
             return False
         end = 0 if data is None else data.find(b"\r\n\r\n") + 4
         is_whole = payload.is_eof() and not (message.chunked or message.upgrade)
-        self._at_head = data is not None and is_whole and len(data) == end + payload.total_bytes
-        pool = self._server.lanes.get(message.path)
+        side, lanes = self.side, self._server.lanes
+        side.at_head = data is not None and is_whole and len(data) == end + payload.total_bytes
+        pool = lanes.pools.get(message.path)
         if pool is None or not is_plain(message, payload, self._server.limits.inline_message):
             return False
         self._messages.popleft()
@@ -166,50 +178,16 @@ class _Connection(RequestHandler):
         self._parser.message_consumed()
         body = payload.read_nowait(-1)
         known = KnownHead(message.method, message.path, message.headers, pool, len(body))
-        if data is not None and self._at_head and known.method == "POST":  # a stream's head comes once
-            self._server.learn(data[:end], known)
-        self._start(known, body)
+        if data is not None and side.at_head and known.method == "POST":  # a stream's head comes once
+            lanes.learn(data[:end], known)
+        side.start(known, body)
         return True
-
-    def _start(self, known: KnownHead, body: bytes) -> None:
-        self._server.requests_count += 1
-        head = Head(known.method, known.target, (1, 1), known.fields, self.remote)
-        self._lane = lane = Lane(self._server.endpoint, self, known.pool, head)
-        lane.start(known, body)
-
-    @property
-    def takes_more(self) -> bool:
-        """False while the client does not read as fast as it is written to."""
-        return not self._paused and self.transport is not None
-
-    @property
-    def remote(self) -> str | None:
-        """The peer's address."""
-        name = self.peername
-        return name[0] if isinstance(name, tuple) else None
-
-    def send(self, data: bytes) -> None:
-        """Write bytes; nothing happens when the client is gone."""
-        if self.transport is not None:
-            self.transport.write(data)
-
-    def lane_over(self, close: bool) -> None:
-        """The exchange has ended; ``close`` the connection, or go on with the next request."""
-        self._lane = None
-        if self.transport is None:
-            return
-        if close or self._close or self._force_close:
-            self.force_close()
-            return
-        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-        if self._early and not self._goes_on:
-            self._go_on()
 
     def _keep(self, data: bytes) -> None:
         """Keep a read for when the exchange is over, apart from others: a bad one must not spoil a good one."""
-        if self._early is None:
-            self._early = []
-        early = self._early
+        if self.early is None:
+            self.early = []
+        early = self.early
         if len(early) < _EARLY_READS:
             early.append(data)
         else:
@@ -217,36 +195,41 @@ class _Connection(RequestHandler):
         if sum(map(len, early)) >= READ_SIZE:
             self._pause_reading_for_buffer()
 
-    def _go_on(self) -> None:
+    def go_on(self) -> None:
         """Take up what was kept: a loop, because an exchange that is refused is over at once and comes back here."""
+        if self._goes_on:
+            return
         self._goes_on = True
         try:
-            while self._early and self._lane is None and self.transport is not None:
-                self.data_received(self._early.pop(0))
+            while self.early and self.side.lane is None and self.transport is not None:
+                self.data_received(self.early.pop(0))
         finally:
             self._goes_on = False
-        if not self._early:
-            self._early = None
+        if not self.early:
+            self.early = None
             if self._buffer_paused and len(self._messages) < self._max_msg_queue_size:
                 self._resume_reading_for_buffer()
 
-    def give_up(self) -> None:
-        """Cut the connection."""
-        if self.transport is not None:
-            self.transport.abort()
-
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._lane is not None:
-            self._lane.client_writable()
+        if self.side.lane is not None:
+            self.side.lane.client_writable()
 
     def _process_keepalive(self) -> None:
-        if self._lane is None:
-            super()._process_keepalive()
-        else:
+        now = self._loop.time()
+        if self.side.lane is not None:
             # aiohttp takes a connection whose task waits for an idle one.
-            due = self._loop.time() + self._keepalive_timeout
-            self._keepalive_handle = self._loop.call_at(due, self._process_keepalive)
+            self._keep_alive_until(now + self._keepalive_timeout)
+        elif self._has_work:
+            super()._process_keepalive()
+        elif now < self._next_keepalive_close_time:
+            self._keep_alive_until(self._next_keepalive_close_time)
+        else:
+            self.force_close()
+
+    def _keep_alive_until(self, due: float) -> None:
+        self._next_keepalive_close_time = due
+        self._keepalive_handle = self._loop.call_at(due, self._process_keepalive)
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
         # aiohttp reads on after an early refusal, and calls it an error when the client leaves meanwhile.
@@ -283,9 +266,7 @@ class DataServer(web.Server):
     def __init__(self, site: Site, endpoint: Endpoint, lanes: Mapping[str, Pool]) -> None:
         self.site = site
         self.endpoint = endpoint
-        self.lanes = lanes
-        # Heads that have been parsed; bounded, because clients write them.
-        self.known: dict[bytes, KnownHead] = {}
+        self.lanes = Lanes(endpoint, lanes)
         self.limits = limits = site.config.limits
         super().__init__(
             endpoint,
@@ -304,13 +285,6 @@ class DataServer(web.Server):
 
     def __call__(self) -> RequestHandler:
         return _Connection(self, loop=self._loop, **self._kwargs)
-
-    def learn(self, raw: bytes, known: KnownHead) -> None:
-        """Remember what the parser made of a head."""
-        if len(raw) <= _KNOWN_HEAD:
-            if len(self.known) >= _KNOWN_HEADS:
-                self.known.clear()
-            self.known[raw] = known
 
     def refused(self, status: int, error: GatewayError | None, remote: str | None) -> None:
         """Record something that never became a request."""

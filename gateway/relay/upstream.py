@@ -17,25 +17,24 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import aiohttp
 from aiohttp import ClientRequest, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.connector import Connection
 from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.streams import StreamReader
 from multidict import MultiMapping
 from yarl import URL
 
 from .. import __version__
 from ..protocol.errors import UpstreamBusy, UpstreamError, UpstreamProtocolError, UpstreamTimeout, UpstreamUnreachable
-from .connections import Connector, KnownAnswers, Listener, UpstreamConnection
+from .connections import Connector
 from .exchange import Forward
+from .upstream_side import Idle, KnownAnswers, UpstreamSide
 
 if TYPE_CHECKING:
     from ..config import Limits, Upstream
+    from .lane import Lane
 
 __all__ = ["POOL_IDLE", "READ_SIZE", "Content", "Pool", "UpstreamAnswer", "blame"]
 
@@ -90,20 +89,24 @@ class UpstreamAnswer(Protocol):
         """Its connection may be used again."""
 
 
-@dataclass(frozen=True, slots=True)
 class _Answer:
     """An answer whose head is there, on a connection of its own."""
 
-    status: int
-    headers: MultiMapping[str]
-    content: StreamReader
-    connection: Connection
+    __slots__ = ("_side", "content", "headers", "status")
+
+    def __init__(self, status: int, headers: Any, content: Any, side: UpstreamSide) -> None:
+        self.status = status
+        self.headers: Any = headers
+        self.content: Any = content
+        self._side = side
 
     def close(self) -> None:
-        self.connection.close()
+        """Give it up, and its connection."""
+        self._side.close()
 
     def release(self) -> None:
-        self.connection.release()
+        """Its connection may be used again."""
+        self._side.release(asyncio.get_running_loop().time())
 
 
 class Pool:
@@ -125,6 +128,11 @@ class Pool:
         self._limits = limits
         self._tasks: set[asyncio.Task[Any]] = set()
         self._known = KnownAnswers()
+        keep = 0.0 if upstream.force_close else POOL_IDLE
+        self._idle_calls = Idle(keep)
+        self._idle_streams = Idle(keep)
+        self._most_calls: int = upstream.connections
+        self._most_streams: int = upstream.streams
         self._calls_session = self._session()
         self._streams_session = self._session()
         self._fields = {
@@ -169,21 +177,21 @@ class Pool:
 
     def enter(self, stream: bool) -> None:
         """Take a place for a request; raises UpstreamBusy.  Followed by ``leave``, whatever happens."""
-        used, most, key = (
-            (self.streams, self._upstream.streams, "streams")
-            if stream
-            else (self.calls, self._upstream.connections, "connections")
-        )
-        if used >= most:
-            raise UpstreamBusy(
-                f"the upstream has {most} {key} in use already",
-                key=f"upstreams.{self.name}.{key}",
-                headers={"Retry-After": "1"},
-            )
         if stream:
+            if self.streams >= self._most_streams:
+                raise self._busy("streams", self._most_streams)
             self.streams += 1
         else:
+            if self.calls >= self._most_calls:
+                raise self._busy("connections", self._most_calls)
             self.calls += 1
+
+    def _busy(self, key: str, most: int) -> UpstreamBusy:
+        return UpstreamBusy(
+            f"the upstream has {most} {key} in use already",
+            key=f"upstreams.{self.name}.{key}",
+            headers={"Retry-After": "1"},
+        )
 
     def leave(self, stream: bool) -> None:
         """Give back the place."""
@@ -194,61 +202,63 @@ class Pool:
 
     async def open(self, forward: Forward, stream: bool) -> UpstreamAnswer:
         """Send a request; returns once the head of the answer is there.  Raises what ``blame`` understands."""
-        connection = self.take(stream) or await self.connect(stream)
+        side = self.take(stream, asyncio.get_running_loop().time()) or await self.connect(stream)
         try:
-            protocol = self._write(connection, forward)
-            self._expect(protocol)
+            self._write(side, forward)
+            side.begin()
+            self._expect(side.protocol)
             while True:
-                message, content = await protocol.read()
+                message, content = await side.protocol.read()
                 if not 100 <= message.code <= 199 or message.code == 101:
-                    return _Answer(message.code, message.headers, content, connection)
+                    return _Answer(message.code, message.headers, content, side)
         except HttpProcessingError as error:
-            connection.close()
+            side.close()
             raise blame(error) from error
         except BaseException:
-            connection.close()
+            side.close()
             raise
 
     # -- without a task -----------------------------------------------------------------------------------------------
 
-    def take(self, stream: bool) -> Connection | None:
-        """An idle connection, without waiting."""
-        session = self._streams_session if stream else self._calls_session
-        return cast("Connector", session.connector).take()
+    def take(self, stream: bool, now: float) -> UpstreamSide | None:
+        """An idle connection, without waiting.  It is the taker's to release or close."""
+        return (self._idle_streams if stream else self._idle_calls).take(now)
 
-    async def connect(self, stream: bool) -> Connection:
-        """A connection, idle or new.  Raises what ``blame`` understands."""
+    async def connect(self, stream: bool) -> UpstreamSide:
+        """A new connection.  Raises what ``blame`` understands."""
         session = self._streams_session if stream else self._calls_session
         connector = cast("Connector", session.connector)
         request = ClientRequest("POST", self._url, loop=asyncio.get_running_loop(), session=session)
         try:
-            return await connector.connect(request, [], session.timeout)
+            connection = await connector.connect(request, [], session.timeout)
         except TimeoutError as error:
             raise aiohttp.ConnectionTimeoutError("the connection took too long") from error
-
-    def send(self, connection: Connection, forward: Forward, listener: Listener) -> None:
-        """Write a request to a connection, and have the listener told of what comes; raises OSError if it is closed."""
-        protocol = self._write(connection, forward)
-        protocol.known = self._known
-        protocol.expect = self._expect
-        protocol.listener = listener
-
-    def _write(self, connection: Connection, forward: Forward) -> UpstreamConnection:
-        protocol = connection.protocol
-        assert isinstance(protocol, UpstreamConnection)
-        transport = protocol.transport
-        if transport is None or transport.is_closing() or protocol.should_close:
+        protocol: Any = connection.protocol
+        if protocol.transport is None or protocol.should_close:
+            connection.close()
             raise ConnectionResetError("the connection is closed, or something came on it before it was asked for")
+        protocol.expect = self._expect
+        protocol.learn = self._known.learn
+        return UpstreamSide(connection, self._idle_streams if stream else self._idle_calls, self._known)
+
+    def send(self, side: UpstreamSide, forward: Forward, lane: Lane) -> None:
+        """Write a request to a connection, and have the lane told of what comes; raises OSError if it is closed."""
+        self._write(side, forward)
+        side.listen(lane)
+
+    def _write(self, side: UpstreamSide, forward: Forward) -> None:
+        transport = side.transport
+        if transport.is_closing():
+            raise ConnectionResetError("the connection is closed")
         body = forward.body
-        head = (
-            f"{forward.method} {self._target} HTTP/1.1\r\n{self._lines}{_field_lines({**self._own, **forward.fields})}"
-        )
+        own = self._own
+        lines = _field_lines({**own, **forward.fields} if own else forward.fields)
+        head = f"{forward.method} {self._target} HTTP/1.1\r\n{self._lines}{lines}"
         if body is None:
             transport.write(f"{head}\r\n".encode())
         else:
-            length = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-            transport.write(f"{head}{length}".encode() + body)
-        return protocol
+            head = f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            transport.write(head.encode() + body)
 
     def _expect(self, protocol: ResponseHandler) -> None:
         """Set up a connection's parser as ClientSession does, for each answer anew."""
@@ -321,24 +331,27 @@ class Pool:
     @property
     def idle_connections(self) -> int:
         """Connections that wait in the pool."""
-        return sum(
-            len(each)
-            for session in (self._calls_session, self._streams_session)
-            if isinstance(session.connector, TCPConnector)
-            for each in session.connector._conns.values()
-        )
+        own = len(self._idle_calls) + len(self._idle_streams)
+        for session in (self._calls_session, self._streams_session):
+            if isinstance(session.connector, TCPConnector):
+                own += sum(map(len, session.connector._conns.values()))
+        return own
 
     async def close(self) -> None:
         """Close all connections."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._idle_calls.close()
+        self._idle_streams.close()
         await self._calls_session.close()
         await self._streams_session.close()
 
 
 def _field_lines(fields: dict[str, str]) -> str:
     """Header fields as they are written.  Raises ValueError for one that would be read as more than it is."""
+    if not fields:
+        return ""
     lines = "".join([f"{name}: {value}\r\n" for name, value in fields.items()])
     if lines.count("\n") != len(fields) or lines.count("\r") != len(fields) or "\0" in lines:
         raise ValueError("a header field with a line break or NUL")

@@ -19,7 +19,6 @@ from gateway.harness.response import Response
 from gateway.harness.script import Received
 from gateway.harness.upstream import ScriptedUpstream
 from gateway.relay import server
-from gateway.relay.lane import Lane as ShortLane
 
 from .conftest import ALICE, Running, configuration, until
 
@@ -39,17 +38,13 @@ _RANDOM = ("time", "seq", "ms", "request", "session", "previous", "hash", "versi
 
 
 class Side:
-    """``client()`` makes a raw client, ``note`` writes down what it saw, ``seen`` is all of it.
-
-    ``lanes``  how many exchanges went over the short lane
-    """
+    """``client()`` makes a raw client, ``note`` writes down what it saw, ``seen`` is all of it."""
 
     def __init__(self, running: Running, upstream: ScriptedUpstream) -> None:
         self.running = running
         self.gateway = running.gateway
         self.upstream = upstream
         self.notes: list[Any] = []
-        self.lanes = 0
         self._clients: list[RawClient] = []
 
     def client(self, token: str = ALICE, **options: Any) -> RawClient:
@@ -81,6 +76,11 @@ class Side:
         found = self.gateway._runners[0].server
         assert isinstance(found, server.DataServer)
         return found
+
+    @property
+    def lanes(self) -> int:
+        """How many exchanges went over the short lane."""
+        return self.server.lanes.begun
 
     @property
     def idle(self) -> bool:
@@ -167,16 +167,7 @@ async def on_lane(
             side = Side(Running(gateway, audit), upstream)
             stack.push_async_callback(side.close_clients)
 
-            class Counted(ShortLane):
-                __slots__ = ()
-
-                def __init__(self, *arguments: Any) -> None:
-                    side.lanes += 1
-                    super().__init__(*arguments)
-
-            with monkeypatch.context() as patch:
-                patch.setattr(server, "Lane", Counted)
-                yield side
+            yield side
             await side.close_clients()
             await side.settle()
             await until(lambda: not side.server.connections)

@@ -559,9 +559,9 @@ async def test_garbage_behind_an_early_request(both):
         await side.upstream.received()
         (connection,) = side.server.connections
         for early in (numbered(client, 1), b"NOT HTTP\r\n\r\n"):
-            before = len(connection._early or ()) + len(connection._messages)
+            before = len(connection.early or ()) + len(connection._messages)
             await client.send(early)
-            await until(lambda before=before: len(connection._early or ()) + len(connection._messages) > before)
+            await until(lambda before=before: len(connection.early or ()) + len(connection._messages) > before)
         side.upstream.signal("go")
         for _ in range(3):
             await side.take(client)
@@ -1134,7 +1134,7 @@ async def test_a_token_that_expires_between_two_requests(tmp_path, monkeypatch):
         raw = client.build(CALL)
         for _ in range(3):
             assert (await side.ask(client, raw)).status == 200
-        assert len(side.server.known) == 1
+        assert len(side.server.lanes.known) == 1
 
         async def expired() -> bool:
             return (await side.ask(client, raw)).status == 401
@@ -1165,11 +1165,11 @@ async def test_whose_request_it_is(tmp_path, monkeypatch):
         assert statuses == [b"200"] * 4 + [b"429"] * 2
         remotes = [each["remote"] for each in side.running.records("request.") if each["event"] != "request.accepted"]
         assert remotes == [f"127.0.0.{last}" for last in range(1, 7)]
-        assert len(side.server.known) == 1
+        assert len(side.server.lanes.known) == 1
         # One byte of another token is another head.
         other = side.client("x" * len(ALICE))
         assert (await side.ask(other, CALL)).status == 401
-        assert len(side.server.known) == 2
+        assert len(side.server.lanes.known) == 2
 
 
 async def test_heads_are_not_remembered_without_bound(tmp_path, monkeypatch):
@@ -1179,10 +1179,10 @@ async def test_heads_are_not_remembered_without_bound(tmp_path, monkeypatch):
             raw = client.build(CALL, token="x", extra=[("X-N", str(n))])
             await client.send(raw)
             assert (await client.response()).status == 401
-        assert 0 < len(side.server.known) <= 1024
-        before = len(side.server.known)
+        assert 0 < len(side.server.lanes.known) <= 1024
+        before = len(side.server.lanes.known)
         await side.ask(client, client.build(CALL, extra=[("X-Long", "x" * 3000)]))
-        assert len(side.server.known) == before
+        assert len(side.server.lanes.known) == before
 
 
 # -- the same stream of bytes, in any reads ---------------------------------------------------------------------------
@@ -1293,12 +1293,13 @@ async def test_nothing_is_left_after_a_thousand_exchanges(tmp_path, monkeypatch)
         await until(lambda: side.upstream.open_connections == pool.idle_connections)
         assert pool.idle_connections <= 8
         for connection in side.server.connections:
-            assert connection._lane is None
-            assert connection.alarm._due is None
-            assert not connection._early
-        assert len(side.server.known) <= 1024
+            assert connection.side.lane is None
+            assert connection.side.alarm._due is None
+            assert not connection.early
+        assert len(side.server.lanes.known) <= 1024
         assert len(pool._known._heads) <= 256
-        assert not any(session.connector._acquired for session in (pool._calls_session, pool._streams_session))
+        held = sum(len(each.connector._acquired) for each in (pool._calls_session, pool._streams_session))
+        assert held == pool.idle_connections
         await side.close_clients()
         await until(lambda: not side.server.connections)
         gc.collect()
@@ -1321,7 +1322,7 @@ async def test_the_environment_stands_above_the_configuration(tmp_path, monkeypa
     )
     async with Gateway(validate(document, source="test")) as gateway:
         assert gateway.config.listen.short_lane is (configured if named is None else named == "on")
-        assert bool(gateway._runners[0].server.lanes) is gateway.config.listen.short_lane
+        assert bool(gateway._runners[0].server.lanes.pools) is gateway.config.listen.short_lane
 
 
 @pytest.mark.parametrize("named", ["", "yes", "ON"])

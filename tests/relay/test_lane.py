@@ -22,7 +22,8 @@ from gateway.relay.alarm import Alarm
 from gateway.relay.endpoint import Endpoint
 from gateway.relay.server import DataServer
 from gateway.relay.site import Site
-from gateway.relay.upstream import KnownAnswers, Pool
+from gateway.relay.upstream import Pool
+from gateway.relay.upstream_side import KnownAnswers
 
 from .conftest import TOKEN
 
@@ -343,7 +344,7 @@ def test_what_is_remembered_of_requests(loop, sites, name):
 
     async def play() -> tuple[list[bytes], int]:
         server = server_of(sites["short"], True)
-        return await exchanges(server, reads, 99), len(server.known)
+        return await exchanges(server, reads, 99), len(server.lanes.known)
 
     answers, remembered = loop.run_until_complete(play())
     assert remembered == most
@@ -354,6 +355,6 @@ def test_the_memory_of_requests_is_bounded(loop, sites):
     async def play() -> int:
         server = server_of(sites["short"], True)
         await exchanges(server, [http(message(1), b"X-N: %d" % n) for n in range(1500)], 1500)
-        return len(server.known)
+        return len(server.lanes.known)
 
     assert 0 < loop.run_until_complete(play()) <= 1024
