@@ -66,6 +66,7 @@ from .tokens import (
     match_number_run,
     match_run,
     match_string,
+    match_string_end,
     match_surrogate_start,
     match_white_space,
 )
@@ -500,16 +501,20 @@ class Reader(Known):
         as it was where there is no long string, or something is wrong with it."""
         limit = min(len(chunk), at + _SLICE)
         end = chunk.find(b'"', at, limit)
-        if limit - at < _SHORT or b'"' in _masked(chunk, at, at + _SHORT):
+        if 0 <= end < at + _SHORT and match_string_end(chunk, at, at + _SHORT):
             return at
+        text: str | None = None
         if end >= 0 and chunk[end - 1] == 0x5C:
-            end = _masked(chunk, at, limit).find(b'"')
-            end += at if end >= 0 else 0
-        stop = whole(chunk, at, limit) if end < 0 else end
-        try:
-            text: str = jiter.from_json(b'"%b"' % chunk[at:stop], cache_mode="none")
-        except ValueError:
-            return at
+            # Mostly an escape in a string that goes on, and its parser says so sooner than a search for the end.
+            stop = whole(chunk, at, limit)
+            text = _decoded(chunk[at:stop])
+            found = match_string_end(chunk, at, limit) if text is None else None
+            end = found.end() - 1 if found is not None else -1
+        if text is None:
+            stop = whole(chunk, at, limit) if end < 0 else end
+            text = _decoded(chunk[at:stop])
+            if text is None:
+                return at
         if self._in_name or self._place is not None or not self._no_strings:
             self._take_text(text.encode())
         if end < 0:
@@ -700,10 +705,13 @@ def _character(text: bytes | bytearray, position: int) -> int:
     return position
 
 
-def _masked(text: bytes, start: int, end: int) -> bytes:
-    """A part of the inside of a string without the quotes that do not end it."""
-    # A run of backslashes begins where an escape begins, so that they can be taken in pairs.
-    return text[start:end].replace(b"\\\\", b"  ").replace(b'\\"', b"  ")
+def _decoded(inside: bytes) -> str | None:
+    """The text of what may be the inside of a string; None if it is not."""
+    try:
+        text: str = jiter.from_json(b'"%b"' % inside, cache_mode="none")
+    except ValueError:
+        return None
+    return text
 
 
 # A high surrogate, whose other half follows.

@@ -10,7 +10,7 @@ import re
 
 __all__ = [
     "LITERALS", "NUMBER", "match_container", "match_escape_start", "match_number_run", "match_run", "match_string",
-    "match_surrogate_start", "match_white_space",
+    "match_string_end", "match_surrogate_start", "match_white_space",
 ]  # fmt: skip
 
 _SPACE = rb"[ \t\n\r]*+"
@@ -49,7 +49,10 @@ def _container(levels: int) -> bytes:
     return rb"[\[{](?>(?:" + inside + rb")*)[\]}]"
 
 
-_LOOSE_STRING = rb'"[^"\\]*+(?>(?:\\.[^"\\]*+)*)"'
+_LOOSE_INSIDE = rb'[^"\\]*+(?>(?:\\.[^"\\]*+)*)'
+_LOOSE_STRING = rb'"' + _LOOSE_INSIDE + rb'"'
+# The rest of a string, with its quote.
+match_string_end = re.compile(_LOOSE_INSIDE + rb'"', re.DOTALL).match
 _CONTAINER = _container(3)
 match_container = re.compile(_SPACE + _CONTAINER, re.DOTALL).match
 # Up to 64 elements or members, each with the comma that follows it.
