@@ -35,8 +35,9 @@ what a shortcut looks at in vain.  Memory is bounded too: one chunk, one window,
 names (a name longer than 64 bytes as a digest of 16), at most ``limits.nodes``, or ``most_names``, of them in all.
 
 **The shortcut.**  One token at a time is slow in Python.  Where values are whole in a chunk, no larger than a window,
-and no place of the envelope, a pattern finds their end and ``strict`` reads them, as a document of their own, with what
-is left of the limits.  The table alone would give the same results, and does when ``strict`` refuses.
+and no place of the envelope, ``strict`` reads them, as a document of their own, with what is left of the limits.  Where
+they end, a pattern finds; or a guess, for what is JSON with a comma behind it is whole.  The table alone would give the
+same results, and does when ``strict`` refuses.
 
 **What it knows of MCP** is one table, ``places.ENVELOPE``: the places whose values it reports.
 
@@ -61,11 +62,13 @@ from .strict import Limits, folded_member, not_finite, nul_member, read, too_dee
 from .tokens import (
     LITERALS,
     NUMBER,
+    match_beginning,
     match_container,
     match_escape_start,
     match_number_run,
     match_run,
     match_string,
+    match_string_end,
     match_surrogate_start,
     match_white_space,
 )
@@ -76,6 +79,10 @@ __all__ = ["Container", "EnvelopeField", "Event", "Mark", "Member", "OpenString"
 _SLICE = 32 * 1024
 # Shorter strings are left to the pattern.
 _SHORT = 256
+# Values that are whole in so many bytes are read together.
+_TOGETHER = 16 * 1024
+# How often the end of such values may be guessed wrongly.
+_GUESSES = 8
 
 
 # -- the grammar ------------------------------------------------------------------------------------------------------
@@ -173,7 +180,9 @@ class Reader(Known):
         self._wanted = wanted
         self._most_names = limits.nodes if most_names is None else most_names
         self._names = 0  # that are held
+        self._together = min(window, _TOGETHER)
         self._shortcuts = True
+        self._guesses = _GUESSES
 
         self._failure: PeerError | None = None
         self._events: list[Event] = []
@@ -313,9 +322,9 @@ class Reader(Known):
                 at = self._string(chunk, at)
                 continue
             if self._shortcuts:
-                match = self._match_values(chunk, at)
-                if match is not None and self._read_values(chunk[at : match.end()]):
-                    at = match.end()
+                stop = self._shortcut(chunk, at)
+                if stop > at:
+                    at = stop
                     continue
             at = match_white_space(chunk, at).end()  # type: ignore[union-attr]
             if at == end:
@@ -325,15 +334,33 @@ class Reader(Known):
                 raise _syntax(f"{state.expected} is expected", self._start + at)
             at = step(self, chunk, at)
 
-    def _match_values(self, chunk: bytes, at: int) -> re.Match[bytes] | None:
-        """Where the values end that are whole in the next window and no place of the envelope, or None."""
+    def _shortcut(self, chunk: bytes, at: int) -> int:
+        """Read the values that are whole in the next bytes and no place of the envelope: the position behind them, or
+        the same where there are none."""
+        limit = at + self._together
         if self._state in _RUNS and self._frame.place is None:
-            match = match_run(chunk, at, at + self._window)
+            if self._guesses and self._state is _ELEMENT:
+                # Mostly elements begin alike, and the last that does is where those before it end.
+                begun = match_beginning(chunk, at, limit)
+                cut = chunk.rfind(b"," + begun[0], at, limit) if begun else -1
+                if cut > at:
+                    if self._read_values(chunk[at : cut + 1]):
+                        return cut + 1
+                    self._guesses -= 1
+            match = match_run(chunk, at, limit)
             if match is not None:
-                return match
+                return self._read_or_give_up(chunk, at, match.end())
         if self._state.steps.get(0x7B) is Reader._open_object and self._place is None:
-            return match_container(chunk, at, at + self._window)
-        return None
+            match = match_container(chunk, at, limit)
+            if match is not None:
+                return self._read_or_give_up(chunk, at, match.end())
+        return at
+
+    def _read_or_give_up(self, chunk: bytes, at: int, stop: int) -> int:
+        if self._read_values(chunk[at:stop]):
+            return stop
+        self._shortcuts = False
+        return at
 
     def _read_values(self, text: bytes) -> bool:
         """Have ``strict`` read whole values.  False when it refuses them: the table is to find out why, and where."""
@@ -351,7 +378,6 @@ class Reader(Known):
                 self._twins,
             )
         except PeerError:
-            self._shortcuts = False
             return False
         if not is_run:
             self._count(count)
@@ -360,7 +386,6 @@ class Reader(Known):
             self._state = self._frame.after
             return True
         if not document:  # a comma with nothing before it
-            self._shortcuts = False
             return False
         self._count(count - 1)
         if self._every_string:
@@ -500,16 +525,20 @@ class Reader(Known):
         as it was where there is no long string, or something is wrong with it."""
         limit = min(len(chunk), at + _SLICE)
         end = chunk.find(b'"', at, limit)
-        if limit - at < _SHORT or b'"' in _masked(chunk, at, at + _SHORT):
+        if 0 <= end < at + _SHORT and match_string_end(chunk, at, at + _SHORT):
             return at
+        text: str | None = None
         if end >= 0 and chunk[end - 1] == 0x5C:
-            end = _masked(chunk, at, limit).find(b'"')
-            end += at if end >= 0 else 0
-        stop = whole(chunk, at, limit) if end < 0 else end
-        try:
-            text: str = jiter.from_json(b'"%b"' % chunk[at:stop], cache_mode="none")
-        except ValueError:
-            return at
+            # Mostly an escape in a string that goes on, and its parser says so sooner than a search for the end.
+            stop = whole(chunk, at, limit)
+            text = _decoded(chunk[at:stop])
+            found = match_string_end(chunk, at, limit) if text is None else None
+            end = found.end() - 1 if found is not None else -1
+        if text is None:
+            stop = whole(chunk, at, limit) if end < 0 else end
+            text = _decoded(chunk[at:stop])
+            if text is None:
+                return at
         if self._in_name or self._place is not None or not self._no_strings:
             self._take_text(text.encode())
         if end < 0:
@@ -700,10 +729,13 @@ def _character(text: bytes | bytearray, position: int) -> int:
     return position
 
 
-def _masked(text: bytes, start: int, end: int) -> bytes:
-    """A part of the inside of a string without the quotes that do not end it."""
-    # A run of backslashes begins where an escape begins, so that they can be taken in pairs.
-    return text[start:end].replace(b"\\\\", b"  ").replace(b'\\"', b"  ")
+def _decoded(inside: bytes) -> str | None:
+    """The text of what may be the inside of a string; None if it is not."""
+    try:
+        text: str = jiter.from_json(b'"%b"' % inside, cache_mode="none")
+    except ValueError:
+        return None
+    return text
 
 
 # A high surrogate, whose other half follows.

@@ -20,7 +20,6 @@ Source: https://html.spec.whatwg.org/multipage/server-sent-events.html#event-str
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from .errors import LimitExceeded, PeerError
 
@@ -40,7 +39,6 @@ _MAX_RETRY_DIGITS = 15
 _ID_FIELD = re.compile(rb"(\A|\r\n|[\r\n])id(?::[^\r\n]*)?(?=[\r\n])")
 
 
-@dataclass(slots=True)
 class Frame:
     """What stands between two blank lines.  Treat it as frozen.
 
@@ -54,13 +52,34 @@ class Frame:
     ``unknown``   whether there were fields that the standard does not know (names are case-sensitive)
     """
 
-    raw: bytes
-    data: bytes | None = None
-    event: bytes | None = None
-    id: bytes | None = None
-    retry: int | None = None
-    comments: tuple[bytes, ...] = ()
-    unknown: bool = False
+    __slots__ = ("comments", "data", "event", "id", "raw", "retry", "unknown")
+
+    def __init__(
+        self,
+        raw: bytes,
+        data: bytes | None = None,
+        event: bytes | None = None,
+        id: bytes | None = None,
+        retry: int | None = None,
+        comments: tuple[bytes, ...] = (),
+        unknown: bool = False,
+    ) -> None:
+        self.raw = raw
+        self.data = data
+        self.event = event
+        self.id = id
+        self.retry = retry
+        self.comments = comments
+        self.unknown = unknown
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Frame) and self._all() == other._all()
+
+    def __repr__(self) -> str:
+        return f"Frame{self._all()}"
+
+    def _all(self) -> tuple[object, ...]:
+        return self.raw, self.data, self.event, self.id, self.retry, self.comments, self.unknown
 
 
 class Decoder:
@@ -263,12 +282,13 @@ def _too_large(what: str) -> LimitExceeded:
 
 def _frame(raw: bytes, skip: int) -> Frame:
     # What MCP servers send nearly always, in the two usual line ends, without looking at more than the ends.
-    if raw.startswith(b"event: message\ndata: ") and raw.count(b"\n") == 3 and b"\r" not in raw:
+    if raw.startswith(b"event: message\ndata: ") and raw.find(b"\n", 21) == len(raw) - 2 and b"\r" not in raw:
         return Frame(raw, raw[21:-2], b"message")
     if (
         raw.startswith(b"event: message\r\ndata: ")
         and raw.endswith(b"\r\n\r\n")
-        and raw.count(b"\n") == 3 == raw.count(b"\r")
+        and raw.find(b"\n", 22) == len(raw) - 3
+        and raw.find(b"\r", 22) == len(raw) - 4
     ):
         return Frame(raw, raw[22:-4], b"message")
     frame = Frame(raw)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 
 __all__ = [
-    "LITERALS", "NUMBER", "match_container", "match_escape_start", "match_number_run", "match_run", "match_string",
-    "match_surrogate_start", "match_white_space",
+    "LITERALS", "NUMBER", "match_beginning", "match_container", "match_escape_start", "match_number_run", "match_run",
+    "match_string", "match_string_end", "match_surrogate_start", "match_white_space",
 ]  # fmt: skip
 
 _SPACE = rb"[ \t\n\r]*+"
@@ -49,9 +49,14 @@ def _container(levels: int) -> bytes:
     return rb"[\[{](?>(?:" + inside + rb")*)[\]}]"
 
 
-_LOOSE_STRING = rb'"[^"\\]*+(?>(?:\\.[^"\\]*+)*)"'
+_LOOSE_INSIDE = rb'[^"\\]*+(?>(?:\\.[^"\\]*+)*)'
+_LOOSE_STRING = rb'"' + _LOOSE_INSIDE + rb'"'
+# The rest of a string, with its quote.
+match_string_end = re.compile(_LOOSE_INSIDE + rb'"', re.DOTALL).match
 _CONTAINER = _container(3)
 match_container = re.compile(_SPACE + _CONTAINER, re.DOTALL).match
+# What elements of a list have in common, mostly: they are arrays, or objects whose first member has the same name.
+match_beginning = re.compile(_SPACE + rb"(?:\[|\{" + _SPACE + rb'"[^"\\]{1,64}+")').match
 # Up to 64 elements or members, each with the comma that follows it.
 match_run = re.compile(
     rb'(?>(?:(?>(?:[^\[\]{}",]++|' + _LOOSE_STRING + rb"|" + _CONTAINER + rb")*),){1,64})", re.DOTALL

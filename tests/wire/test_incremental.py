@@ -341,6 +341,35 @@ def test_events_are_those_of_the_document_in_any_cutting(
     assert events == [*expected_events(cut_long_names(document), (), options["window"], options["every_string"])]
 
 
+# Elements that begin alike, and what else begins as they do: within them, in another list, in no list at all.
+@pytest.mark.parametrize("cuts", [[1_000_000], [4096], [997, 61]])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"[" + b",".join(b'{"id": %d, "n": "x, {}"}' % n for n in range(700)) + b"]",
+        b"[1" + b',{"a":[0,{"a":1},{"a":[2]}]}' * 700 + b"]",
+        b"[" + b",\n [1,2,[3],[4]]".join([b""] * 700).lstrip(b",") + b"]",
+        b'{"x":[0' + b",[1],[2]" * 9 + b'],"y":[0' + b",[1,[2],[3]]" * 700 + b"]}",
+        b'[[0,{"a":1}],[0,{"a":2}],{"b":[0,{"a":3},{"a":"' + b"x" * 20_000 + b'"}]}]',
+        b"[0" + b',{"a":1}' * 300 + b',{"a":}' + b',{"a":1}' * 300 + b"]",
+        b"[0" + b',{"a":1}' * 300 + b"}" + b',{"a":1}' * 300 + b"]",
+        b'["' + b'say \\"a\\" \\\\' * 9000 + b'","\\"' + b"b" * 300 + b'"]',
+        b'["' + b'say \\"a\\" \\\\' * 900 + b'\\q"]',
+        b'["' + b'say \\"a\\" ' * 900 + b'\n"]',
+    ],
+)
+def test_what_is_read_at_once_is_read_as_ever(data: bytes, cuts: list[int]) -> None:
+    error = verdict(data, GENEROUS, Twins.ANY)
+    if error is not None:
+        with pytest.raises(PeerError) as caught:
+            read(data, cuts)
+        assert caught.value.reason == error.reason
+        return
+    document = parse(data, GENEROUS, twins=Twins.ANY)
+    _, events = read(data, cuts, window=16384, every_string=True)
+    assert events == [*expected_events(document, (), 16384, True)]
+
+
 @given(MESSAGES | TEXTS, CUTS)
 @settings(max_examples=150)
 def test_the_envelope_is_that_of_the_document(data: bytes, cuts: list[int]) -> None:
@@ -400,6 +429,8 @@ def test_json_test_suite(project: Path) -> None:
         b"[[[[[[" + b"[1]," * 100_000 + b"1]]]]]]",
         b"[" * 60 + b'"' + b"x" * 60_000 + b'"' + b"]" * 60,
         b"[" + (b'"' + b"x" * 2000 + b'",') * 2000 + b"1]",
+        b"[" + (b'"' + b'\\"' * 200 + b'",') * 2000 + b"1]",
+        b"[[[[[[" + b'[1,{"a":[[[[[1]]]]]},{"a":1}],' * 40_000 + b"1]]]]]]",
         b"{" + b",".join(b'"m%d":%d' % (n, n) for n in range(100_000)) + b"}",
         b'"' * 2_000_000,
         b"[" + b'"a" ' * 500_000,
