@@ -140,9 +140,9 @@ class Endpoint:
         except asyncio.CancelledError:
             outcome = "draining" if site.draining else "client-gone"
             raise
-        except (ClientGone, ConnectionError) as error:
+        except (ClientGone, ConnectionError) as gone:
             outcome = "client-gone"
-            raise ConnectionResetError from error
+            raise ConnectionResetError from gone
         except Exception:
             _log.exception("defect while handling a request")
             return self.respond(request, exchange.refuse(InternalError("the gateway failed")))
@@ -210,9 +210,7 @@ class Endpoint:
         except TimeoutError:
             key = "limits.body_timeout" if loop.time() >= end else "limits.body_idle_timeout"
             raise BodyTimeout("the request's body did not arrive in time", key=key) from None
-        except aiohttp.http_exceptions.HttpProcessingError as error:
-            raise BadRequest("the request's body is not framed as HTTP demands", reason="http-framing") from error
-        except web.RequestPayloadError as error:
+        except (aiohttp.http_exceptions.HttpProcessingError, web.RequestPayloadError) as error:
             raise BadRequest("the request's body is not framed as HTTP demands", reason="http-framing") from error
 
     async def find_id(self, request: web.BaseRequest, exchange: Exchange) -> None:

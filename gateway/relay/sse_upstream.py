@@ -120,8 +120,8 @@ class _Session:
             return from_upstream(error)
         except TimeoutError:
             return UpstreamTimeout("the upstream has been silent for too long", key="limits.stream_idle_timeout")
-        except (GatewayError, aiohttp.ClientError, OSError) as error:
-            return error
+        except (GatewayError, aiohttp.ClientError, OSError) as broken:
+            return broken
 
     async def _wait_for(self, outlet: Outlet) -> None:
         """The client reads too slowly: so does the upstream wait, but not for ever."""
