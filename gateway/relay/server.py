@@ -72,7 +72,7 @@ class _Connection(RequestHandler):
         self._has_work = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # As RequestHandler does, but for its task: most connections never need it, and it weighs 3 KiB.
+        # As RequestHandler does, but for its task, which most connections never need.
         BaseProtocol.connection_made(self, transport)
         assert self.transport is not None
         tcp_keepalive(self.transport)
