@@ -7,7 +7,7 @@ Time is an argument (seconds of a monotonic clock); nothing here waits.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -79,7 +79,7 @@ class _Limit:
 class _Account:
     """The limits of one client.  ``requests`` is by upstream: the policy's own bucket and the upstream's."""
 
-    requests: Mapping[str, tuple[_Limit, ...]]
+    requests: dict[str, tuple[_Limit, ...]]
     elsewhere: tuple[_Limit, ...]
     tools: tuple[tuple[Globs, _Limit], ...]
 
@@ -108,7 +108,8 @@ class Limiter:
         Raises RateLimited.  ``client`` and ``policy_name`` are configured names that belong together: KeyError if not.
         """
         account = self._accounts[client, policy_name]
-        _charge(account.requests.get(upstream, account.elsewhere), now)
+        limits = account.requests.get(upstream)
+        _charge(account.elsewhere if limits is None else limits, now)
 
     def admit_tool(self, client: str, policy_name: str, tool: str, now: float) -> None:
         """Charge a call to every bucket of ``rate_limits.tools`` whose pattern matches; raises RateLimited.
@@ -117,16 +118,17 @@ class Limiter:
         """
         tools = self._accounts[client, policy_name].tools
         if tools:
-            _charge([limit for patterns, limit in tools if tool in patterns], now)
+            _charge(tuple([limit for patterns, limit in tools if tool in patterns]), now)
 
 
 class Concurrency:
     """How many calls and GET streams each client has under way."""
 
-    __slots__ = ("_calls", "_policies", "_streams")
+    __slots__ = ("_calls", "_most_calls", "_most_streams", "_streams")
 
     def __init__(self, policies: Mapping[str, Policy]) -> None:
-        self._policies = policies
+        self._most_calls: dict[str, int] = {name: policy.max_concurrent_calls for name, policy in policies.items()}
+        self._most_streams: dict[str, int] = {name: policy.max_concurrent_streams for name, policy in policies.items()}
         self._calls: dict[str, int] = {}
         self._streams: dict[str, int] = {}
 
@@ -142,7 +144,7 @@ class Concurrency:
 
     def enter_call(self, client: str, policy_name: str) -> None:
         """A call begins; raises TooManyConcurrent.  Each call that entered must leave, once."""
-        limit = self._policies[policy_name].max_concurrent_calls
+        limit = self._most_calls[policy_name]
         count = self._calls.get(client, 0)
         if count >= limit:
             raise _too_many(limit, "calls", f"policies.{policy_name}.max_concurrent_calls")
@@ -154,7 +156,7 @@ class Concurrency:
 
     def enter_stream(self, client: str, policy_name: str) -> None:
         """A stream opens; raises TooManyConcurrent.  Each stream that entered must leave, once."""
-        limit = self._policies[policy_name].max_concurrent_streams
+        limit = self._most_streams[policy_name]
         count = self._streams.get(client, 0)
         if count >= limit:
             raise _too_many(limit, "streams", f"policies.{policy_name}.max_concurrent_streams")
@@ -191,7 +193,7 @@ def _bucket(rate: int, burst: int | None) -> Bucket:
     return Bucket(rate, burst or max(1, rate // 6))
 
 
-def _charge(limits: Sequence[_Limit], now: float) -> None:
+def _charge(limits: tuple[_Limit, ...], now: float) -> None:
     if len(limits) == 1 and limits[0].bucket.take(now) == 0.0:
         return
     longest, slowest = 0.0, None

@@ -21,7 +21,7 @@ from ..config import Client, Policy
 from ..protocol.errors import AudienceError, Unauthenticated
 from ..wire.names import Cleared
 
-__all__ = ["MAX_TOKEN_CHARS", "Tokens", "new_token", "reject_token_elsewhere", "token_in_body"]
+__all__ = ["MAX_TOKEN_CHARS", "Tokens", "names_credential", "new_token", "reject_token_elsewhere"]
 
 # Room for a large JWT; what is longer is not hashed.
 MAX_TOKEN_CHARS = 4096
@@ -147,20 +147,13 @@ def reject_token_elsewhere(query: str) -> None:
         raise AudienceError("credentials belong in the Authorization field, never in the URL: replace this token")
 
 
-def token_in_body(document: Any) -> bool:
-    """True when the message itself, its ``params`` or their ``_meta`` have a member that is meant for a credential.
+def names_credential(members: dict[str, Any]) -> bool:
+    """True when a member is meant for a credential: asked of the ``params`` of a message and of their ``_meta``.
 
-    A tool's own arguments may be called whatever the tool wants (rule 8.11 is about the caller's token).
+    The message itself has no room for one (``wire.envelope``), and a tool's own arguments may be called whatever the
+    tool wants (rule 8.11 is about the caller's token).
     """
-    if type(document) is not dict:
-        return False
-    if not _has_no_token(document):
-        return True
-    params = document.get("params")
-    if type(params) is not dict:
-        return False
-    meta = params.get("_meta")
-    return not _has_no_token(params) or (type(meta) is dict and not _has_no_token(meta))
+    return not _has_no_token(members)
 
 
 _has_no_token = Cleared(lambda name: _folded(name) in _BODY_NAMES)

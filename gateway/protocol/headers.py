@@ -10,26 +10,26 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from multidict import MultiMapping
 
 from .errors import BadRequest, HeaderMismatch, NotAcceptable, UnsupportedMediaType
+from .revisions import revision
 
 __all__ = [
     "LAST_EVENT_ID", "METHOD", "NAME", "NAME_MEMBERS", "PARAM_PREFIX", "SESSION_ID", "SINGLE_FIELDS", "VERSION",
-    "Fields", "check_accept", "check_content_type", "check_mirrored", "check_single", "decode_mirrored",
+    "Fields", "McpFields", "check_accept", "check_content_type", "check_mirrored", "check_single", "decode_mirrored",
     "encode_mirrored", "is_clean", "is_param_field", "is_session_id", "media_type", "mirrored_fields", "param_fields",
 ]  # fmt: skip
 
-VERSION = "MCP-Protocol-Version"
-SESSION_ID = "Mcp-Session-Id"
-METHOD = "Mcp-Method"
-NAME = "Mcp-Name"
-PARAM_PREFIX = "mcp-param-"
-LAST_EVENT_ID = "Last-Event-ID"
+VERSION: Final = "MCP-Protocol-Version"
+SESSION_ID: Final = "Mcp-Session-Id"
+METHOD: Final = "Mcp-Method"
+NAME: Final = "Mcp-Name"
+PARAM_PREFIX: Final = "mcp-param-"
+LAST_EVENT_ID: Final = "Last-Event-ID"
 
 # Fields of which readers of the first and readers of the last copy would disagree (rule 6.18).  aiohttp's parser
 # refuses a second Host, Content-Length, Content-Type and Transfer-Encoding itself; a second Authorization is a matter
@@ -39,7 +39,7 @@ SINGLE_FIELDS = (
 )  # fmt: skip
 
 # Which member of params Mcp-Name mirrors (rules 6.6, 6.7).
-NAME_MEMBERS: Mapping[str, str] = {
+NAME_MEMBERS: Final[dict[str, str]] = {
     "tools/call": "name",
     "prompts/get": "name",
     "resources/read": "uri",
@@ -48,8 +48,6 @@ NAME_MEMBERS: Mapping[str, str] = {
     "tasks/cancel": "taskId",
 }
 
-# RFC 9110 5.5: visible ASCII, space and tab; a value beyond that is not forwarded by every hop in the same way.
-_CLEAN = re.compile(r"[\x20-\x7e]*")
 _SESSION_ID = re.compile(r"[\x21-\x7e]{1,1024}")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 # What the SDKs send: accepted without taking it apart.
@@ -65,9 +63,61 @@ _VALUES = 256
 Fields = MultiMapping[str]
 
 
+class McpFields:
+    """What the header fields of a request say of MCP, each None where it is absent.  What one head says is true of any
+    other with the same bytes.
+
+    ``version``     MCP-Protocol-Version, ``revision`` the one of that name, if it is known here
+    ``session``     Mcp-Session-Id
+    ``method``, ``name``  Mcp-Method and Mcp-Name
+    ``has_params``  whether there is a field that begins as Mcp-Param-* do
+    """
+
+    __slots__ = ("_fields", "_has_params", "_is_read", "_method", "_name", "revision", "session", "version")
+
+    def __init__(self, fields: Fields) -> None:
+        self._fields = fields
+        self.version = fields.get(VERSION)
+        self.revision = revision(self.version)
+        self.session = fields.get(SESSION_ID)
+        # Only revisions that mirror ask for these.
+        self._is_read = False
+        self._method: str | None = None
+        self._name: str | None = None
+        self._has_params = False
+
+    def _read(self) -> None:
+        self._is_read = True
+        self._method = self._fields.get(METHOD)
+        self._name = self._fields.get(NAME)
+        self._has_params = PARAM_PREFIX in "\n".join(self._fields).lower()
+
+    @property
+    def method(self) -> str | None:
+        """Mcp-Method."""
+        if not self._is_read:
+            self._read()
+        return self._method
+
+    @property
+    def name(self) -> str | None:
+        """Mcp-Name."""
+        if not self._is_read:
+            self._read()
+        return self._name
+
+    @property
+    def has_params(self) -> bool:
+        """Whether one of the names may be that of an Mcp-Param-* field."""
+        if not self._is_read:
+            self._read()
+        return self._has_params
+
+
 def is_clean(value: str) -> bool:
-    """True for printable ASCII: what may be written into a header field."""
-    return _CLEAN.fullmatch(value) is not None
+    """True for printable ASCII, 0x20 to 0x7E: what may be written into a header field, and what every hop forwards in
+    the same way (RFC 9110 5.5)."""
+    return value.isascii() and value.isprintable()
 
 
 def is_session_id(value: str) -> bool:
@@ -153,9 +203,9 @@ def decode_mirrored(value: str) -> str:
     return text
 
 
-def check_mirrored(fields: Fields, method: str, params: Mapping[str, Any]) -> None:
+def check_mirrored(fields: McpFields, method: str, params: dict[str, Any]) -> None:
     """Raises HeaderMismatch unless Mcp-Method and Mcp-Name say what the body says (rules 6.5-6.10)."""
-    if fields.get(METHOD) != method:
+    if fields.method != method:
         raise HeaderMismatch(f"header {METHOD} must be present and equal the body's method")
     member = NAME_MEMBERS.get(method)
     if member is None:
@@ -163,12 +213,12 @@ def check_mirrored(fields: Fields, method: str, params: Mapping[str, Any]) -> No
     name = params.get(member)
     if not isinstance(name, str):
         raise BadRequest(f"{method} needs a string params.{member}", reason="name-type")
-    value = fields.get(NAME)
+    value = fields.name
     if value is None or decode_mirrored(value) != name:
         raise HeaderMismatch(f"header {NAME} must be present and equal the body's params.{member}")
 
 
-def mirrored_fields(method: str, params: Mapping[str, Any]) -> dict[str, str]:
+def mirrored_fields(method: str, params: dict[str, Any]) -> dict[str, str]:
     """Mcp-Method and Mcp-Name as the body demands them (rule 6.19: made anew, since a hook may have edited it)."""
     fields = {METHOD: method}
     name = params.get(NAME_MEMBERS.get(method, ""))
@@ -185,8 +235,6 @@ def is_param_field(name: str) -> bool:
 def param_fields(fields: Fields) -> dict[str, str]:
     """The client's Mcp-Param-* fields, which an intermediary must forward (rule 6.14)."""
     found: dict[str, str] = {}
-    if PARAM_PREFIX not in "\n".join(fields).lower():
-        return found
     for name, value in fields.items():
         if name[:10].lower() != PARAM_PREFIX:
             continue

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import Any
 
 from ..wire.envelope import Envelope, Kind, RequestId
@@ -22,7 +21,6 @@ class Sender(enum.Enum):
     SERVER = "server"
 
 
-@dataclass(frozen=True, slots=True)
 class Call:
     """A request that is under way: what a response must be judged by, since the response itself names no method.
 
@@ -30,9 +28,24 @@ class Call:
     methods, None for the rest.
     """
 
-    id: RequestId
-    method: str
-    name: str | None = None
+    # One is made for each request: no dataclass, whose making is not compiled.
+    __slots__ = ("id", "method", "name")
+
+    def __init__(self, id: RequestId, method: str, name: str | None = None) -> None:
+        self.id = id
+        self.method = method
+        self.name = name
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Call):
+            return NotImplemented
+        return (self.id, self.method, self.name) == (other.id, other.method, other.name)
+
+    def __hash__(self) -> int:
+        return hash((self.id, self.method, self.name))
+
+    def __repr__(self) -> str:
+        return f"Call(id={self.id!r}, method={self.method!r}, name={self.name!r})"
 
 
 class Message:

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from ..wire.envelope import Kind
 from .message import Sender
@@ -36,7 +35,7 @@ class Method:
 
     ``senders``    who may send it, in any revision
     ``kind``       ``Kind.REQUEST`` or ``Kind.NOTIFICATION``
-    ``spoken``     who may send it in which revision, as pairs of sender and the revision's name
+    ``client``, ``server``  the names of the revisions in which that side may send it
     ``name``       the member of ``params`` that says what it is about (``name``, ``uri``, ``taskId``), or None
     ``listing``    what its result lists, or None
     ``capability`` what a client must have declared before a server may ask this of it, such as ``tasks.list``; or None
@@ -44,7 +43,8 @@ class Method:
 
     senders: frozenset[Sender]
     kind: Kind
-    spoken: frozenset[tuple[Sender, str]]
+    client: frozenset[str]
+    server: frozenset[str]
     name: str | None = None
     listing: Listing | None = None
     capability: str | None = None
@@ -55,8 +55,9 @@ _D = ("2025-11-25",)
 
 
 def _method(kind: Kind, client: Iterable[str], server: Iterable[str], **rest: Any) -> Method:
-    spoken = frozenset({(Sender.CLIENT, each) for each in client} | {(Sender.SERVER, each) for each in server})
-    return Method(frozenset(sender for sender, _ in spoken), kind, spoken, **rest)
+    spoken = {Sender.CLIENT: frozenset(client), Sender.SERVER: frozenset(server)}
+    senders = frozenset(sender for sender, revisions in spoken.items() if revisions)
+    return Method(senders, kind, spoken[Sender.CLIENT], spoken[Sender.SERVER], **rest)
 
 
 def _request(client: Iterable[str] = (), server: Iterable[str] = (), **rest: Any) -> Method:
@@ -67,48 +68,47 @@ def _notification(client: Iterable[str] = (), server: Iterable[str] = (), **rest
     return _method(Kind.NOTIFICATION, client, server, **rest)
 
 
-METHODS: Mapping[str, Method] = MappingProxyType(
-    {
-        "initialize": _request(LEGACY),
-        "server/discover": _request(MODERN),
-        "ping": _request(LEGACY, LEGACY),
-        "tools/list": _request(SUPPORTED, listing=Listing("tools", "name")),
-        "tools/call": _request(SUPPORTED, name="name"),
-        "prompts/list": _request(SUPPORTED, listing=Listing("prompts", "name")),
-        "prompts/get": _request(SUPPORTED, name="name"),
-        "resources/list": _request(SUPPORTED, listing=Listing("resources", "uri")),
-        "resources/templates/list": _request(SUPPORTED, listing=Listing("resourceTemplates", "uriTemplate")),
-        "resources/read": _request(SUPPORTED, name="uri"),
-        "resources/subscribe": _request(LEGACY, name="uri"),
-        "resources/unsubscribe": _request(LEGACY, name="uri"),
-        "subscriptions/listen": _request(MODERN),
-        "completion/complete": _request(SUPPORTED),
-        "logging/setLevel": _request(LEGACY),
-        # In 2026-07-28 these three are no messages: they stand inside a result (rule 7.12).
-        "sampling/createMessage": _request(server=LEGACY, capability="sampling"),
-        "elicitation/create": _request(server=_ELICITATION, capability="elicitation"),
-        "roots/list": _request(server=LEGACY, capability="roots"),
-        # 2025-11-25: either side may be the one that runs a task.  In 2026-07-28 only a server does (rule 11.4).
-        "tasks/get": _request((*_D, *MODERN), _D, name="taskId", capability="tasks"),
-        "tasks/result": _request(_D, _D, name="taskId", capability="tasks"),
-        "tasks/list": _request(_D, _D, listing=Listing("tasks", "taskId"), capability="tasks.list"),
-        "tasks/cancel": _request((*_D, *MODERN), _D, name="taskId", capability="tasks.cancel"),
-        "tasks/update": _request(MODERN, name="taskId"),
-        "notifications/initialized": _notification(LEGACY),
-        "notifications/cancelled": _notification(SUPPORTED, SUPPORTED),
-        "notifications/progress": _notification(LEGACY, SUPPORTED),
-        "notifications/roots/list_changed": _notification(LEGACY),
-        "notifications/message": _notification(server=SUPPORTED),
-        "notifications/tools/list_changed": _notification(server=SUPPORTED),
-        "notifications/prompts/list_changed": _notification(server=SUPPORTED),
-        "notifications/resources/list_changed": _notification(server=SUPPORTED),
-        "notifications/resources/updated": _notification(server=SUPPORTED, name="uri"),
-        "notifications/subscriptions/acknowledged": _notification(server=MODERN),
-        "notifications/elicitation/complete": _notification(server=_D),
-        "notifications/tasks/status": _notification(_D, _D, name="taskId"),
-        "notifications/tasks": _notification(server=MODERN, name="taskId"),
-    }
-)
+# A dict by type: looking up is what it is for, several times a message.
+METHODS: Final[dict[str, Method]] = {
+    "initialize": _request(LEGACY),
+    "server/discover": _request(MODERN),
+    "ping": _request(LEGACY, LEGACY),
+    "tools/list": _request(SUPPORTED, listing=Listing("tools", "name")),
+    "tools/call": _request(SUPPORTED, name="name"),
+    "prompts/list": _request(SUPPORTED, listing=Listing("prompts", "name")),
+    "prompts/get": _request(SUPPORTED, name="name"),
+    "resources/list": _request(SUPPORTED, listing=Listing("resources", "uri")),
+    "resources/templates/list": _request(SUPPORTED, listing=Listing("resourceTemplates", "uriTemplate")),
+    "resources/read": _request(SUPPORTED, name="uri"),
+    "resources/subscribe": _request(LEGACY, name="uri"),
+    "resources/unsubscribe": _request(LEGACY, name="uri"),
+    "subscriptions/listen": _request(MODERN),
+    "completion/complete": _request(SUPPORTED),
+    "logging/setLevel": _request(LEGACY),
+    # In 2026-07-28 these three are no messages: they stand inside a result (rule 7.12).
+    "sampling/createMessage": _request(server=LEGACY, capability="sampling"),
+    "elicitation/create": _request(server=_ELICITATION, capability="elicitation"),
+    "roots/list": _request(server=LEGACY, capability="roots"),
+    # 2025-11-25: either side may be the one that runs a task.  In 2026-07-28 only a server does (rule 11.4).
+    "tasks/get": _request((*_D, *MODERN), _D, name="taskId", capability="tasks"),
+    "tasks/result": _request(_D, _D, name="taskId", capability="tasks"),
+    "tasks/list": _request(_D, _D, listing=Listing("tasks", "taskId"), capability="tasks.list"),
+    "tasks/cancel": _request((*_D, *MODERN), _D, name="taskId", capability="tasks.cancel"),
+    "tasks/update": _request(MODERN, name="taskId"),
+    "notifications/initialized": _notification(LEGACY),
+    "notifications/cancelled": _notification(SUPPORTED, SUPPORTED),
+    "notifications/progress": _notification(LEGACY, SUPPORTED),
+    "notifications/roots/list_changed": _notification(LEGACY),
+    "notifications/message": _notification(server=SUPPORTED),
+    "notifications/tools/list_changed": _notification(server=SUPPORTED),
+    "notifications/prompts/list_changed": _notification(server=SUPPORTED),
+    "notifications/resources/list_changed": _notification(server=SUPPORTED),
+    "notifications/resources/updated": _notification(server=SUPPORTED, name="uri"),
+    "notifications/subscriptions/acknowledged": _notification(server=MODERN),
+    "notifications/elicitation/complete": _notification(server=_D),
+    "notifications/tasks/status": _notification(_D, _D, name="taskId"),
+    "notifications/tasks": _notification(server=MODERN, name="taskId"),
+}
 
 # Without these there is no conversation at all: they open it, keep it alive and give it up, and reach nothing else.
 LIFECYCLE: frozenset[str] = frozenset(
@@ -121,7 +121,8 @@ def exists(method: str, revision: Revision | None, sender: Sender = Sender.CLIEN
     known = METHODS.get(method)
     if known is None:
         return False
-    return sender in known.senders if revision is None else (sender, revision.name) in known.spoken
+    revisions = known.client if sender is Sender.CLIENT else known.server
+    return bool(revisions) if revision is None else revision.name in revisions
 
 
 def method_known(revision: Revision | None, method: str) -> bool:
@@ -130,7 +131,7 @@ def method_known(revision: Revision | None, method: str) -> bool:
     A method that no revision has may be an extension's: that is True, and left to the policy, which lets it pass only
     where it is written out.
     """
-    return method not in METHODS or exists(method, revision, Sender.CLIENT)
+    return method not in METHODS or exists(method, revision)
 
 
 def declares(capabilities: Mapping[str, Any], *path: str) -> bool:

@@ -6,28 +6,28 @@ whether the revision is served (rule 6.4).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 
 from .errors import HeaderMismatch, InvalidParams, UnsupportedRevision
-from .headers import VERSION, Fields, check_mirrored
+from .headers import VERSION, McpFields, check_mirrored
 from .revisions import MODERN, SUPPORTED, Revision, revision
 
 __all__ = ["CAPABILITIES_MEMBER", "SUBSCRIPTION_ID", "VERSION_MEMBER", "check_request", "speaks_modern", "unsupported"]
 
-VERSION_MEMBER = "io.modelcontextprotocol/protocolVersion"
-CAPABILITIES_MEMBER = "io.modelcontextprotocol/clientCapabilities"
-SUBSCRIPTION_ID = "io.modelcontextprotocol/subscriptionId"
+VERSION_MEMBER: Final = "io.modelcontextprotocol/protocolVersion"
+CAPABILITIES_MEMBER: Final = "io.modelcontextprotocol/clientCapabilities"
+SUBSCRIPTION_ID: Final = "io.modelcontextprotocol/subscriptionId"
 
 
-def speaks_modern(header: str | None, params: Mapping[str, Any]) -> bool:
+def speaks_modern(fields: McpFields, params: dict[str, Any]) -> bool:
     """Whether a message belongs to a stateless revision: its header or its body says so (rules 6.24, 6.25).
 
     A header with a revision that nobody knows is read as modern: those are the rules that refuse it with what is
     supported (rule 6.3).
     """
-    if header is not None:
-        known = revision(header)
+    if fields.version is not None:
+        known = fields.revision
         if known is None or known.stateless:
             return True
     meta = params.get("_meta")
@@ -35,7 +35,7 @@ def speaks_modern(header: str | None, params: Mapping[str, Any]) -> bool:
 
 
 def check_request(
-    fields: Fields, method: str, params: Mapping[str, Any], supported: Sequence[str] = SUPPORTED
+    fields: McpFields, method: str, params: dict[str, Any], supported: Sequence[str] = SUPPORTED
 ) -> Revision:
     """The revision of a stateless request, which must be one of ``supported``.
 
@@ -49,7 +49,7 @@ def check_request(
         raise InvalidParams(f'params._meta needs a string "{VERSION_MEMBER}"')
     if not isinstance(meta.get(CAPABILITIES_MEMBER), dict):
         raise InvalidParams(f'params._meta needs an object "{CAPABILITIES_MEMBER}"')
-    if fields.get(VERSION) != named:
+    if fields.version != named:
         raise HeaderMismatch(f"header {VERSION} must be present and equal params._meta's protocolVersion")
     check_mirrored(fields, method, params)
     known = revision(named)

@@ -99,6 +99,10 @@ class ToolHeaders:
                 self._remember(name, mirrored)
         return invalid
 
+    def mirrors(self, tool: str) -> bool:
+        """Whether the tool is known to have arguments that header fields repeat."""
+        return tool in self._tools
+
     def check(self, fields: Fields, tool: str, arguments: object) -> None:
         """Raises HeaderMismatch unless the recognised Mcp-Param-* fields say what the arguments say (rules 6.10,
         6.15, 6.16): each there where its argument is, missing where that is missing or null, once, and equal.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Final
 
 __all__ = ["ASSUMED", "LEGACY", "MODERN", "REVISIONS", "SUPPORTED", "Revision", "between", "revision"]
 
@@ -30,30 +31,29 @@ class Revision:
     server_requests: bool = True
 
 
-REVISIONS = MappingProxyType(
-    {
-        each.name: each
-        for each in (
-            Revision("2024-11-05", version_header=False),
-            Revision("2025-03-26", version_header=False, batches=True),
-            Revision("2025-06-18"),
-            Revision("2025-11-25"),
-            Revision("2026-07-28", stateless=True, mirrored=True, server_requests=False),
-        )
-    }
-)
+_BY_NAME: Final[dict[str, Revision]] = {
+    each.name: each
+    for each in (
+        Revision("2024-11-05", version_header=False),
+        Revision("2025-03-26", version_header=False, batches=True),
+        Revision("2025-06-18"),
+        Revision("2025-11-25"),
+        Revision("2026-07-28", stateless=True, mirrored=True, server_requests=False),
+    )
+}
+REVISIONS = MappingProxyType(_BY_NAME)
 
-SUPPORTED = tuple(REVISIONS)
-LEGACY = tuple(name for name, each in REVISIONS.items() if not each.stateless)
-MODERN = tuple(name for name, each in REVISIONS.items() if each.stateless)
+SUPPORTED: Final = tuple(REVISIONS)
+LEGACY: Final = tuple(name for name, each in REVISIONS.items() if not each.stateless)
+MODERN: Final = tuple(name for name, each in REVISIONS.items() if each.stateless)
 
 # What a request without the version header speaks when nothing else says so (rules 3.11, 6.24).
-ASSUMED = REVISIONS["2025-03-26"]
+ASSUMED: Final = REVISIONS["2025-03-26"]
 
 
 def revision(name: str | None) -> Revision | None:
     """The revision of that name, or None for one that is not known here."""
-    return REVISIONS.get(name) if name is not None else None
+    return _BY_NAME.get(name) if name is not None else None
 
 
 def between(*bounds: tuple[str | None, str | None]) -> tuple[str, ...]:

@@ -20,7 +20,6 @@ import base64
 import hashlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -52,7 +51,6 @@ MAX_FOUND = 4096
 _SIGNED = "gw."
 
 
-@dataclass(frozen=True, slots=True)
 class Session:
     """What a session id says.
 
@@ -61,20 +59,27 @@ class Session:
     ``context`` is what everything that belongs to the session is bound to.
     """
 
-    id: str
-    upstream_id: str
-    client: str
-    upstream: str
-    revision: str | None
-    capabilities: Mapping[str, Any]
-    digest: str = field(init=False)
-    context: tuple[str, str, str] = field(init=False, repr=False, compare=False)
+    __slots__ = ("capabilities", "client", "context", "digest", "id", "revision", "upstream", "upstream_id")
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        id: str,
+        upstream_id: str,
+        client: str,
+        upstream: str,
+        revision: str | None,
+        capabilities: Mapping[str, Any],
+    ) -> None:
+        self.id = id
+        self.upstream_id = upstream_id
+        self.client = client
+        self.upstream = upstream
+        self.revision = revision
+        self.capabilities = capabilities
         # Of the upstream's id: the same session has the same name whatever key it is sealed with.
-        text = f"{self.upstream}\0{self.upstream_id}"
-        object.__setattr__(self, "digest", "sha256:" + hashlib.sha256(text.encode()).hexdigest()[:16])
-        object.__setattr__(self, "context", (self.client, self.upstream, self.upstream_id))
+        text = f"{upstream}\0{upstream_id}"
+        self.digest = "sha256:" + hashlib.sha256(text.encode()).hexdigest()[:16]
+        self.context = (client, upstream, upstream_id)
 
 
 class Sessions:

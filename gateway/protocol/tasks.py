@@ -113,12 +113,16 @@ class TaskOwners:
         known = METHODS.get(method)
         if known is not None and known.name == "taskId":
             self.check(client, upstream, params.get("taskId"), now, revision=revision)
-        wanted = params.get("notifications") if method == "subscriptions/listen" else None
-        for member in wanted if isinstance(wanted, Mapping) else ():
+        if method != "subscriptions/listen":
+            return
+        wanted = params.get("notifications")
+        if not isinstance(wanted, Mapping):
+            return
+        for member in wanted:
             if fold(member.replace("_", "").replace("-", "")) != "taskids":
                 continue
             # A server that reads another spelling would subscribe to what was not checked.
-            tasks = wanted[member] if member == "taskIds" and isinstance(wanted, Mapping) else None
+            tasks = wanted[member] if member == "taskIds" else None
             if not isinstance(tasks, list):
                 raise InvalidParams("taskIds must be a list of the ids of tasks")
             for task in tasks:

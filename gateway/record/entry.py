@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import orjson
 
@@ -25,11 +26,18 @@ Arguments = tuple[Any, str]
 # So many findings stand in a record; of the others it has the number.
 MAX_FINDINGS = 32
 
-_MAX_DEPTH = 4
-_MAX_MEMBERS = 16
-_MAX_ITEMS = 4
-_MAX_SHAPE_NODES = 64
-_MAX_MEMBER_CHARS = 64
+_MAX_DEPTH: Final = 4
+_MAX_MEMBERS: Final = 16
+_MAX_ITEMS: Final = 4
+_MAX_SHAPE_NODES: Final = 64
+_MAX_MEMBER_CHARS: Final = 64
+
+_dumps: Final = orjson.dumps
+_SORTED: Final = orjson.OPT_SORT_KEYS
+_sha256: Final = hashlib.sha256
+
+# What a method or a tool may be called and still stand in the record as it is: it can forge nothing there.
+_PLAIN = re.compile(r"[A-Za-z0-9_./:-]{1,64}")
 
 
 class Found(Protocol):
@@ -130,9 +138,10 @@ def entry(
 
 
 def audit_name(name: str, known: bool) -> str:
-    """``name`` where it is one that was declared (by configuration, or by the upstream's own list), else its digest:
-    ``sha256:`` and 16 hexadecimal digits.  So a peer cannot write what it likes into the record."""
-    if known:
+    """``name`` where it is one that was declared (by configuration, or by the upstream's own list) or that is short and
+    plain, else its digest: ``sha256:`` and 16 hexadecimal digits.  So a peer cannot write what it likes into the
+    record."""
+    if known or _PLAIN.fullmatch(name) is not None:
         return name
     return "sha256:" + hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
@@ -147,42 +156,53 @@ def describe_arguments(arguments: Any) -> Arguments:
     proves what they were to somebody who has them.  It is not a secret: whoever can try all plausible values (a city, a
     PIN) finds the one that fits.  Linear in the size of the value.
     """
-    return _shape(arguments, 0, [_MAX_SHAPE_NODES]), "sha256:" + hashlib.sha256(_canonical(arguments)).hexdigest()
+    return _shape(arguments, 0, _Room()), "sha256:" + _sha256(_canonical(arguments)).hexdigest()
 
 
 def _canonical(value: Any) -> bytes:
     try:
-        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+        return _dumps(value, option=_SORTED)
     except orjson.JSONEncodeError:
         # Integers beyond 64 bit.
         return json.dumps(value, sort_keys=True, separators=(",", ":")).encode("ascii")
 
 
-def _shape(value: Any, depth: int, room: list[int]) -> Any:
-    room[0] -= 1
+class _Room:
+    """How many nodes a shape may still have."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = _MAX_SHAPE_NODES
+
+
+def _shape(value: Any, depth: int, room: _Room) -> Any:
+    room.left -= 1
     kind = type(value)
     if kind is str:
         return f"string({len(value)})"
     if kind is dict:
         if depth == _MAX_DEPTH:
             return f"object({len(value)})"
+        given: dict[str, Any] = value
         members: dict[str, Any] = {}
-        for name, member in value.items():
-            if len(members) == _MAX_MEMBERS or room[0] <= 0:
-                members["..."] = len(value) - len(members)
+        for name, member in given.items():
+            if len(members) == _MAX_MEMBERS or room.left <= 0:
+                members["..."] = len(given) - len(members)
                 break
+            key = name if len(name) <= _MAX_MEMBER_CHARS else name[:_MAX_MEMBER_CHARS]
             if type(member) is str:
-                room[0] -= 1
-                members[name[:_MAX_MEMBER_CHARS]] = f"string({len(member)})"
+                room.left -= 1
+                members[key] = f"string({len(member)})"
             else:
-                members[name[:_MAX_MEMBER_CHARS]] = _shape(member, depth + 1, room)
+                members[key] = _shape(member, depth + 1, room)
         return members
     if kind is list:
         if depth == _MAX_DEPTH:
             return f"array({len(value)})"
         items: list[Any] = []
         for item in value:
-            if len(items) == _MAX_ITEMS or room[0] <= 0:
+            if len(items) == _MAX_ITEMS or room.left <= 0:
                 items.append(f"...({len(value) - len(items)})")
                 break
             items.append(_shape(item, depth + 1, room))

@@ -24,15 +24,12 @@ ends without it gets an error with the client's own id - except where the protoc
 from __future__ import annotations
 
 import enum
-import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from ..guard.chain import Outcome, Pending
 from ..guard.hook import Exchange as Context
 from ..guard.hook import Finding, Verdict
-from ..guard.policy import upstream_allowed
 from ..protocol import modern
 from ..protocol.errors import (
     BadRequest,
@@ -52,16 +49,13 @@ from ..record import line
 from ..record.entry import MAX_FINDINGS, Event, audit_name, describe_arguments, entry
 from ..wire.envelope import Kind, RequestId
 from ..wire.strict import dumps
-from .gate import Admission, Head
+from .gate import Admission, Head, Passed
 from .site import Site
 
 __all__ = ["EVENT_STREAM", "JSON", "Answer", "Exchange", "Forward", "Reply", "same_id"]
 
-JSON = "application/json"
-EVENT_STREAM = "text/event-stream"
-
-# What a method or a tool may be called and still stand in the record as it is: it can forge nothing there.
-_PLAIN = re.compile(r"[A-Za-z0-9_./:-]{1,64}")
+JSON: Final = "application/json"
+EVENT_STREAM: Final = "text/event-stream"
 
 
 class Answer(enum.Enum):
@@ -71,23 +65,34 @@ class Answer(enum.Enum):
     COLLECT = "collect"
 
 
-@dataclass(slots=True)
 class Forward:
     """What goes upstream: the message as it was judged, written anew."""
 
-    method: str
-    fields: dict[str, str]
-    body: bytes | None = None
+    # One of these and one Reply are made for each exchange: no dataclasses, whose making is not compiled.
+    __slots__ = ("body", "fields", "method")
+
+    def __init__(self, method: str, fields: dict[str, str], body: bytes | None = None) -> None:
+        self.method = method
+        self.fields = fields
+        self.body = body
 
 
-@dataclass(slots=True)
 class Reply:
     """A complete HTTP answer for the client."""
 
-    status: int
-    fields: dict[str, str] = field(default_factory=dict)
-    body: bytes = b""
-    close_connection: bool = False
+    __slots__ = ("body", "close_connection", "fields", "status")
+
+    def __init__(
+        self,
+        status: int,
+        fields: dict[str, str] | None = None,
+        body: bytes = b"",
+        close_connection: bool = False,
+    ) -> None:
+        self.status = status
+        self.fields: dict[str, str] = {} if fields is None else fields
+        self.body = body
+        self.close_connection = close_connection
 
 
 class Exchange:
@@ -118,8 +123,9 @@ class Exchange:
     _status: int | None = None
     _then: Callable[[Outcome], Any] | None = None
     _more_findings = 0
-    _leave: Callable[[str], None] | None = None
-    _places = 0
+    # The places for calls or streams that are to be given back.
+    _calls_entered = 0
+    _streams_entered = 0
 
     def __init__(self, site: Site, head: Head, request: str, now: float) -> None:
         self.site = site
@@ -135,9 +141,12 @@ class Exchange:
         self.client = client
         self._admitted(self.site.gate.admit(self.head, client, self.upstream, now), now)
 
-    def admit_again(self, admission: Admission, now: float) -> None:
+    def admit_again(self, passed: Passed, now: float) -> None:
         """Take on a client whose head has passed before; raises RateLimited."""
-        self.client, self.upstream = admission.client, admission.upstream
+        admission = passed.admission
+        self.head.same_as(passed.mcp)
+        self.client = admission.client
+        self.upstream = admission.upstream
         self.site.gate.charge(admission, now)
         self._admitted(admission, now)
 
@@ -156,18 +165,17 @@ class Exchange:
     def supported(self) -> tuple[str, ...]:
         """The revisions that this client may speak with this upstream."""
         assert self.admission is not None
-        return self.site.revisions[self.admission.policy_name, self.upstream]
+        return self.admission.supported
 
     def _find_session(self) -> None:
         """The session that the request names, if it is the caller's (rules 3.7, 3.10, 3.13), and its revision."""
-        assert self.admission is not None
-        id = self.head.fields.get(SESSION_ID)
-        version = self.head.fields.get(VERSION)
-        named = revision(version)
+        admission, mcp = self.admission, self.head.mcp
+        assert admission is not None
+        version, named = mcp.version, mcp.revision
         if version is not None and named is None:
-            raise modern.unsupported(version, self.supported)
-        if id is not None:
-            session = self.site.sessions.find(id, self.admission.client, self.upstream)
+            raise modern.unsupported(version, admission.supported)
+        if mcp.session is not None:
+            session = self.site.sessions.find(mcp.session, admission.client, self.upstream)
             self.session = session
             self.context.client_capabilities = session.capabilities
             if version is not None and session.revision is not None and version != session.revision:
@@ -175,17 +183,17 @@ class Exchange:
                     f"header {VERSION} is not the revision that this session negotiated", reason="revision-changed"
                 )
             named = revision(session.revision) or named
-        self.bound = self.session or Session("", "", self.admission.client, self.upstream, version, {})
+        self.bound = self.session or admission.bound
         self.revision = named
         self.context.revision = named.name if named is not None else None
         spoken = (named or ASSUMED).name
-        if spoken not in self.supported and len(self.supported) < len(SUPPORTED):
-            raise modern.unsupported(spoken, self.supported)
+        if spoken not in admission.supported and len(admission.supported) < len(SUPPORTED):
+            raise modern.unsupported(spoken, admission.supported)
 
     def _base_fields(self) -> dict[str, str]:
         """Fields that every request upstream of this exchange carries beside the configured ones."""
-        fields = {}
-        version = self.head.fields.get(VERSION)
+        fields: dict[str, str] = {}
+        version = self.head.mcp.version
         if version is not None:
             fields[VERSION] = version
         if self.session is not None:
@@ -194,7 +202,7 @@ class Exchange:
 
     def _check_upstream(self) -> None:
         assert self.admission is not None
-        if not upstream_allowed(self.admission.policy, self.upstream):
+        if not self.admission.is_allowed:
             raise PolicyDenied(
                 f"policy {self.admission.policy_name!r} does not allow upstream {self.upstream!r}",
                 reason="upstream-not-allowed",
@@ -207,28 +215,40 @@ class Exchange:
         concurrency, client, policy = self.site.concurrency, self.admission.client, self.admission.policy_name
         if kind == "call":
             concurrency.enter_call(client, policy)
-            self._leave = concurrency.leave_call
+            self._calls_entered += 1
         else:
             concurrency.enter_stream(client, policy)
-            self._leave = concurrency.leave_stream
-        self._places += 1
+            self._streams_entered += 1
 
     # -- hooks --------------------------------------------------------------------------------------------------------
 
     def _judge(self, message: Message, then: Callable[[Outcome], Any]) -> Any:
         """Run the hooks, then ``then(outcome)``; where a hook has to ask, remember ``then`` and return None."""
+        outcome = self._ask(message)
+        if outcome is None:
+            self._then = then
+            return None
+        return then(outcome)
+
+    def _ask(self, message: Message) -> Outcome | None:
+        """Run the hooks: what they decided, or None where one has to ask.  ``_then`` is to be set then."""
         outcome = self.site.chains[self.upstream].judge(message, self.context)
         if isinstance(outcome, Pending):
-            self.pending, self._then = outcome, then
+            self.pending = outcome
             return None
-        return self._settle(outcome, then)
+        self._note(outcome)
+        return outcome
 
     def _settle(self, outcome: Outcome, then: Callable[[Outcome], Any]) -> Any:
+        self._note(outcome)
+        return then(outcome)
+
+    def _note(self, outcome: Outcome) -> None:
+        """Count what the hooks decided and found."""
         if self.context.findings:
             self._keep_findings()
         if outcome.decision != "pass":
             self.site.metrics.decision(self.client, self.upstream, outcome.hook, outcome.decision)
-        return then(outcome)
 
     def _keep_findings(self) -> None:
         """Count what hooks noted, and keep what a record has room for: a stream may bring findings without end."""
@@ -264,16 +284,11 @@ class Exchange:
             upstream=self.upstream or None,
             revision=None if self.revision is None else self.revision.name,
             http=self.head.method if self._method is None else None,
-            method=None if self._method is None else self._audited(self._method, self._method in METHODS),
-            name=None if self.call is None or self.call.name is None else self._audited(self.call.name, self.accepted),
+            method=None if self._method is None else audit_name(self._method, self._method in METHODS),
+            name=None if self.call is None or self.call.name is None else audit_name(self.call.name, self.accepted),
             remote=self.head.remote,
             **more,
         )
-
-    @staticmethod
-    def _audited(name: str, known: bool) -> str:
-        """A name that is short and plain, or known, as it is; anything else as its digest."""
-        return audit_name(name, known or _PLAIN.fullmatch(name) is not None)
 
     def _accept(self, message: Message | None = None) -> None:
         """The record before the effect: raises AuditUnavailable, and then nothing has been sent."""
@@ -291,15 +306,15 @@ class Exchange:
             self.site.metrics.call_started(self.upstream)
 
     def _about(self) -> line.About | None:
-        call, method = self.call, self._method
         return line.describe(
             self.client,
             None if self.session is None else self.session.digest,
             self.upstream,
             None if self.revision is None else self.revision.name,
-            None if method is None else self._audited(method, method in METHODS),
-            None if call is None or call.name is None else self._audited(call.name, self.accepted),
+            self._method,
+            None if self.call is None else self.call.name,
             self.head.remote,
+            self.accepted,
         )
 
     def _accept_unusual(self, message: Message | None) -> None:
@@ -308,7 +323,7 @@ class Exchange:
             arguments = describe_arguments(message.params.get("arguments", {}))
         named = {}
         if message is not None and message.method is not None and message.method != self._method:
-            named = {"method": self._audited(message.method, message.method in METHODS)}  # one of a batch
+            named = {"method": audit_name(message.method, message.method in METHODS)}  # one of a batch
         self.site.audit.write({**self._entry("request.accepted", decision="allow", arguments=arguments), **named})
 
     def refuse(self, error: GatewayError) -> Reply:
@@ -342,9 +357,11 @@ class Exchange:
         if self.closed:
             return
         self.closed = True
-        if self._leave is not None and self.client is not None:
-            for _ in range(self._places):
-                self._leave(self.client)
+        if self.client is not None:
+            for _ in range(self._calls_entered):
+                self.site.concurrency.leave_call(self.client)
+            for _ in range(self._streams_entered):
+                self.site.concurrency.leave_stream(self.client)
         if self.outcome == "preflight" and self.error is None:
             return
         site = self.site

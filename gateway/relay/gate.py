@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from ..config import Config, Policy
 from ..guard.limits import Limiter
+from ..guard.policy import upstream_allowed
 from ..identity.tokens import Tokens, reject_token_elsewhere
 from ..protocol import headers as fields_of
 from ..protocol.errors import (
@@ -24,7 +25,9 @@ from ..protocol.errors import (
     RequestTooLarge,
     UnsupportedMediaType,
 )
-from ..protocol.headers import Fields
+from ..protocol.headers import Fields, McpFields
+from ..protocol.revisions import LEGACY, between
+from ..protocol.sessions import Session
 
 __all__ = ["Admission", "Gate", "Head", "Passed"]
 
@@ -38,20 +41,44 @@ _MAX_SHAPES = 256
 _MAX_SHAPE_CHARS = 2048
 
 
-@dataclass(slots=True)
 class Head:
-    """The head of an HTTP request: ``target`` as it came, ``version`` (major, minor), ``remote`` the peer's address."""
+    """The head of an HTTP request: ``target`` as it came, ``version`` (major, minor), ``remote`` the peer's address.
 
-    method: str
-    target: str
-    version: tuple[int, int]
-    fields: Fields
-    remote: str | None = None
+    ``mcp`` is what its fields say of MCP; it is read where it is asked for first.
+    """
+
+    # One is made for each request: no dataclass, whose making is not compiled.
+    __slots__ = ("_mcp", "fields", "method", "remote", "target", "version")
+
+    def __init__(
+        self, method: str, target: str, version: tuple[int, int], fields: Fields, remote: str | None = None
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.version = version
+        self.fields = fields
+        self.remote = remote
+        self._mcp: McpFields | None = None
+
+    @property
+    def mcp(self) -> McpFields:
+        if self._mcp is None:
+            self._mcp = McpFields(self.fields)
+        return self._mcp
+
+    def same_as(self, mcp: McpFields) -> None:
+        """The head is the same as one whose fields have been read."""
+        self._mcp = mcp
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Who may go on, and where to. ``max_body`` in bytes, ``max_body_key`` the configuration key that says so."""
+    """Who may go on, and where to. ``max_body`` in bytes, ``max_body_key`` the configuration key that says so.
+
+    ``supported``   the revisions that the client may speak with the upstream, oldest first
+    ``is_allowed``  whether its policy allows the upstream at all
+    ``bound``       what ids are bound to where a request has no session
+    """
 
     client: str
     policy_name: str
@@ -59,15 +86,19 @@ class Admission:
     upstream: str
     max_body: int
     max_body_key: str
+    supported: tuple[str, ...]
+    is_allowed: bool
+    bound: Session
 
 
 @dataclass(frozen=True, slots=True)
 class Passed:
     """That a head was admitted: one that is the same byte for byte is admitted too, ``until`` its token expires (POSIX
-    seconds), for nothing else that is decided on it changes."""
+    seconds), for nothing else that is decided on it changes.  ``mcp`` is what its fields say of MCP."""
 
     admission: Admission
     until: float
+    mcp: McpFields
 
 
 class _Shape(NamedTuple):
@@ -220,7 +251,7 @@ class Gate:
 
     def passed(self, head: Head, admission: Admission) -> Passed:
         """What to remember of a head that has just been admitted."""
-        return Passed(admission, self._tokens.valid_until(head.fields.getall("Authorization", ())))
+        return Passed(admission, self._tokens.valid_until(head.fields.getall("Authorization", ())), head.mcp)
 
     def charge(self, admission: Admission, now: float) -> None:
         """Charge the rate limit for a request that needs no other look; raises RateLimited."""
@@ -233,7 +264,24 @@ class Gate:
         max_body, key = policy.max_request_size, f"policies.{policy_name}.max_request_size"
         if limits.max_message_size < max_body:
             max_body, key = limits.max_message_size, "limits.max_message_size"
-        return Admission(client, policy_name, policy, upstream, max_body, key)
+        own = self._config.upstreams[upstream]
+        supported = between(
+            (policy.min_revision, policy.max_revision),
+            (own.min_revision, own.max_revision),
+            # HTTP+SSE is a session by itself.
+            (None, LEGACY[-1] if own.transport == "sse" else None),
+        )
+        return Admission(
+            client,
+            policy_name,
+            policy,
+            upstream,
+            max_body,
+            key,
+            supported,
+            upstream_allowed(policy, upstream),
+            Session("", "", client, upstream, None, {}),
+        )
 
     def _check_media(self, head: Head, max_body: int, key: str) -> None:
         fields = head.fields

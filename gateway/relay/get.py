@@ -10,9 +10,8 @@ from ..protocol.errors import (
     UpstreamError,
     UpstreamProtocolError,
 )
-from ..protocol.headers import LAST_EVENT_ID, SESSION_ID, VERSION, Fields
+from ..protocol.headers import LAST_EVENT_ID, SESSION_ID, Fields
 from ..protocol.message import Call, Message
-from ..protocol.revisions import revision
 from ..protocol.sessions import Session
 from ..wire import sse
 from ..wire.envelope import Kind, RequestId
@@ -34,7 +33,7 @@ class Get(AnsweredExchange):
 
     def open(self, now: float) -> Forward:
         """Judge the request; raises GatewayError."""
-        named = revision(self.head.fields.get(VERSION))
+        named = self.head.mcp.revision
         if named is not None and named.stateless:
             raise MethodNotAllowed("this revision has POST only", headers={"Allow": "POST"})  # rule 1.3
         self._method = f"http/{self.head.method.lower()}"

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from ..guard.chain import Outcome
 from ..guard.hook import Verdict
-from ..identity.tokens import token_in_body
+from ..identity.tokens import names_credential
 from ..protocol import headers as fields_of
 from ..protocol import modern
 from ..protocol.errors import (
@@ -26,11 +26,11 @@ from ..protocol.errors import (
     RequestTooLarge,
     from_client,
 )
-from ..protocol.headers import SESSION_ID, VERSION
+from ..protocol.headers import VERSION
 from ..protocol.message import Call, Message, Sender
 from ..protocol.methods import METHODS, exists, method_known
-from ..protocol.revisions import LEGACY, revision
-from ..protocol.sessions import Session, not_asked
+from ..protocol.revisions import LEGACY
+from ..protocol.sessions import not_asked
 from ..wire.envelope import Kind, RequestId, classify, is_request_id
 from ..wire.errors import PeerError
 from ..wire.incremental import Mark, Reader
@@ -50,11 +50,15 @@ def _bare(member: str) -> str:
 
 # Members of params that something here decides by, and how the loosest servers would spell them: Go's parser knows no
 # case, and SDKs in Python take names with underscores as well.
-_MEMBERS = frozenset((
+_MEMBERS: Final = frozenset((
     "_meta", "argument", "arguments", "capabilities", "cursor", "inputResponses", "name", "notifications",
     "protocolVersion", "ref", "requestId", "requestState", "task", "taskId", "uri",
 ))  # fmt: skip
 _BARE = frozenset(map(_bare, _MEMBERS))
+
+
+_REQUEST: Final = Kind.REQUEST
+_NOTIFICATION: Final = Kind.NOTIFICATION
 
 
 class Intake(AnsweredExchange):
@@ -92,7 +96,7 @@ class Intake(AnsweredExchange):
         try:
             if self._reader is not None:
                 self._reader.feed(chunk)
-            elif self.bytes_in > self.site.config.limits.inline_message:
+            elif self.bytes_in > self.site.inline_message:
                 self._reader = Reader(self.site.json_limits, Twins.ANY, max_size=self.admission.max_body)
                 self._reader.feed(bytes(self._body))
             else:
@@ -144,7 +148,7 @@ class Intake(AnsweredExchange):
         """Bytes of a body that is refused already: True while it is worth reading on for the request's id."""
         self.bytes_in += len(chunk)
         self._read_on(chunk)
-        return self.bytes_in < self.site.config.limits.inline_message and self._early_id() is None
+        return self.bytes_in < self.site.inline_message and self._early_id() is None
 
     def _read_on(self, chunk: bytes) -> None:
         if self._reader is None:
@@ -168,7 +172,7 @@ class Intake(AnsweredExchange):
         self._reader = None
         message = Message(envelope, document, Sender.CLIENT)
         self._method = envelope.method
-        if message.kind is Kind.REQUEST:
+        if message.kind is _REQUEST:
             self.call = self._call(message)
         self._check_message(message)
         message = self._find_revision(message)
@@ -183,22 +187,27 @@ class Intake(AnsweredExchange):
             self._accept(message)
             self.outcome, self._status = "accepted", 202
             return Reply(202)
-        return self._judge(message, lambda outcome: self._judged(message, outcome))  # type: ignore[no-any-return]
+        outcome = self._ask(message)
+        if outcome is None:
+            self._then = partial(self._judged, message)
+            return None
+        return self._judged(message, outcome)
 
     # -- checks -------------------------------------------------------------------------------------------------------
 
     def _check_message(self, message: Message) -> None:
-        if message.method in METHODS and not message.is_response:
-            for member in message.params:
-                if member not in _MEMBERS and _bare(member) in _BARE:
-                    raise BadRequest("params has a member in a spelling of its own", reason="folded-member")
-        if token_in_body(message.document):
-            raise AudienceError("credentials travel in the Authorization header only", reason="token-in-body")
-        meta = message.params.get("_meta")
+        params = message.params
+        for member in params:
+            if member not in _MEMBERS:
+                self._check_others(message)
+                break
+        meta = params.get("_meta")
         if meta is None:
             return
         if not isinstance(meta, dict):
             raise BadRequest("params._meta must be an object", reason="meta-type")
+        if names_credential(meta):
+            raise _token_in_body()
         token = meta.get("progressToken")
         if token is None:
             return
@@ -206,6 +215,15 @@ class Intake(AnsweredExchange):
             raise BadRequest("params._meta.progressToken must be a string or an integer", reason="progress-token-type")
         if message.kind is Kind.REQUEST:
             self._tokens.append(token)
+
+    def _check_others(self, message: Message) -> None:
+        """Members of params that nothing here decides by."""
+        if message.method in METHODS and not message.is_response:
+            for member in message.params:
+                if member not in _MEMBERS and _bare(member) in _BARE:
+                    raise BadRequest("params has a member in a spelling of its own", reason="folded-member")
+        if names_credential(message.params):
+            raise _token_in_body()
 
     def _call(self, message: Message) -> Call:
         assert message.id is not None and message.method is not None
@@ -216,20 +234,20 @@ class Intake(AnsweredExchange):
     def _find_revision(self, message: Message) -> Message:
         """The era is decided once (rules 6.24, 6.25), and header and body must agree on it."""
         params = message.params
-        version = self.head.fields.get(VERSION)
-        if not modern.speaks_modern(version, params):
+        mcp = self.head.mcp
+        if not modern.speaks_modern(mcp, params):
             if message.method == "initialize":
                 return self._find_initial_revision(message)
             self._find_session()
             return message
-        if message.kind is Kind.REQUEST:
+        if message.kind is _REQUEST:
             assert message.method is not None
-            known = modern.check_request(self.head.fields, message.method, params, self.supported)
+            known = modern.check_request(mcp, message.method, params, self.supported)
             self.context.client_capabilities = params["_meta"][modern.CAPABILITIES_MEMBER]
         else:
+            version, named = mcp.version, mcp.revision
             if version is None:
                 raise HeaderMismatch(f"header {VERSION} must be present")
-            named = revision(version)
             if named is None or version not in self.supported:
                 raise modern.unsupported(version, self.supported)
             if not named.stateless:
@@ -247,7 +265,7 @@ class Intake(AnsweredExchange):
         # A session cannot be opened inside another one; the id that came along is not passed on (rule 3.9).
         params = message.params
         self.context.client_capabilities = _object(params.get("capabilities"))
-        self.bound = Session("", "", self.admission.client, self.upstream, None, {})
+        self.bound = self.admission.bound
         asked = params.get("protocolVersion")
         if not isinstance(asked, str):
             raise InvalidParams("initialize needs a string params.protocolVersion")
@@ -261,7 +279,7 @@ class Intake(AnsweredExchange):
 
     def _check_method(self, message: Message, now: float) -> None:
         """What the revision and earlier answers say of a request, before the policy is asked."""
-        if message.kind is not Kind.REQUEST or message.method is None:
+        if message.kind is not _REQUEST or message.method is None:
             return
         assert self.client is not None
         if not method_known(self.revision, message.method):
@@ -278,7 +296,7 @@ class Intake(AnsweredExchange):
     def _is_obsolete(self, message: Message) -> bool:
         """A notification that the stateless revision took out: accepted, and not passed on (rules 2.10, 7.5)."""
         known = self.revision
-        if message.kind is not Kind.NOTIFICATION or known is None or not known.stateless or message.method is None:
+        if message.kind is not _NOTIFICATION or known is None or not known.stateless or message.method is None:
             return False
         # A client cancels by closing its stream; an id that it names could be another client's at a shared upstream.
         if message.method == "notifications/cancelled":
@@ -314,10 +332,11 @@ class Intake(AnsweredExchange):
             self.call = self.context.call = self._call(passed)
         fields = self._base_fields()
         if self.revision is not None and self.revision.mirrored:
-            if self.call is not None and self.call.method == "tools/call" and self.call.name is not None:
-                headers = self.site.tool_headers[self.upstream]
-                fields.update(headers.emit(self.head.fields, self.call.name, passed.params.get("arguments")))
-            else:
+            tool = self.call.name if self.call is not None and self.call.method == "tools/call" else None
+            headers = self.site.tool_headers[self.upstream]
+            if tool is not None and headers.mirrors(tool):
+                fields.update(headers.emit(self.head.fields, tool, passed.params.get("arguments")))
+            elif self.head.mcp.has_params:
                 fields.update(fields_of.param_fields(self.head.fields))
             if self.call is not None:
                 fields.update(fields_of.mirrored_fields(self.call.method, passed.params))
@@ -353,7 +372,7 @@ class Intake(AnsweredExchange):
 
     def _complete_batch(self, batch: list[Any], now: float) -> Forward | Reply | None:
         assert self.admission is not None
-        if self.head.fields.get(SESSION_ID) is not None:
+        if self.head.mcp.session is not None:
             self._find_session()
         if self.session is None or self.revision is None or not self.revision.batches:
             classify(batch)  # raises: elsewhere a batch is no message (rule 2.8)
@@ -429,6 +448,10 @@ def _name_of(method: str, params: dict[str, Any]) -> str | None:
     known = METHODS.get(method)
     name = params.get(known.name) if known is not None and known.name is not None else None
     return name if isinstance(name, str) else None
+
+
+def _token_in_body() -> AudienceError:
+    return AudienceError("credentials travel in the Authorization header only", reason="token-in-body")
 
 
 def _object(value: Any) -> dict[str, Any]:

@@ -138,7 +138,7 @@ class Lane:
         try:
             try:
                 if passed is not None and time.time() < passed.until and not endpoint.site.draining:
-                    exchange.admit_again(passed.admission, self._heard)
+                    exchange.admit_again(passed, self._heard)
                 else:
                     exchange.admit(endpoint.identify(exchange), self._heard)
                     assert exchange.admission is not None

@@ -9,7 +9,6 @@ from ..guard.chain import Chain
 from ..guard.limits import Concurrency, Limiter
 from ..guard.loading import build
 from ..protocol.params import ToolHeaders
-from ..protocol.revisions import LEGACY, between
 from ..protocol.seal import KeyRing
 from ..protocol.sessions import Sessions
 from ..protocol.states import RequestStates
@@ -26,8 +25,8 @@ __all__ = ["Site"]
 class Site:
     """What one running gateway consists of, apart from its sockets.
 
-    ``revisions`` are those that clients of a policy may speak with an upstream, oldest first.
-    ``max_message_size`` is ``limits.max_message_size``, ``max_result_sizes`` are the upstreams' own limits, by name.
+    ``max_message_size`` and ``inline_message`` are those of ``limits``, ``max_result_sizes`` are the upstreams' own limits,
+    by name.
     ``draining`` is set once the gateway has been told to stop: new requests are refused, streams end.
     """
 
@@ -42,10 +41,10 @@ class Site:
     states: RequestStates
     tool_headers: dict[str, ToolHeaders]
     tasks: TaskOwners
-    revisions: dict[tuple[str, str], tuple[str, ...]]
     audit: Audit
     metrics: Metrics
     json_limits: JsonLimits
+    inline_message: int
     draining: bool = False
 
     @classmethod
@@ -74,17 +73,8 @@ class Site:
             states=RequestStates(ring, config.sealing.request_state_lifetime),
             tool_headers={name: ToolHeaders() for name in config.upstreams},
             tasks=TaskOwners(limits.max_tasks, config.sealing.session_lifetime),
-            revisions={
-                (policy_name, upstream_name): between(
-                    (policy.min_revision, policy.max_revision),
-                    (upstream.min_revision, upstream.max_revision),
-                    # HTTP+SSE is a session by itself.
-                    (None, LEGACY[-1] if upstream.transport == "sse" else None),
-                )
-                for policy_name, policy in config.policies.items()
-                for upstream_name, upstream in config.upstreams.items()
-            },
             audit=audit,
             metrics=metrics,
             json_limits=JsonLimits(limits.json_depth, limits.json_nodes, limits.json_number_chars),
+            inline_message=limits.inline_message,
         )

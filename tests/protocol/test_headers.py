@@ -32,8 +32,8 @@ def test_base64_that_is_not_canonical_is_refused(payload):
         headers.decode_mirrored(f"=?base64?{payload}?=")
 
 
-def mirrored(**fields: str) -> CIMultiDict[str]:
-    return CIMultiDict({name.replace("_", "-"): value for name, value in fields.items()})
+def mirrored(**fields: str) -> headers.McpFields:
+    return headers.McpFields(CIMultiDict({name.replace("_", "-"): value for name, value in fields.items()}))
 
 
 def test_mirrored_headers():

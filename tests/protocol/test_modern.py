@@ -5,6 +5,7 @@ from multidict import CIMultiDict
 
 from gateway.protocol import modern
 from gateway.protocol.errors import HeaderMismatch, InvalidParams, UnsupportedRevision
+from gateway.protocol.headers import McpFields
 from gateway.protocol.revisions import LEGACY, MODERN, REVISIONS, SUPPORTED, revision
 
 META = {modern.VERSION_MEMBER: "2026-07-28", modern.CAPABILITIES_MEMBER: {}}
@@ -12,7 +13,9 @@ FIELDS = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/list"}
 
 
 def test_a_correct_request():
-    assert modern.check_request(CIMultiDict(FIELDS), "tools/list", {"_meta": META}) is REVISIONS["2026-07-28"]
+    assert (
+        modern.check_request(McpFields(CIMultiDict(FIELDS)), "tools/list", {"_meta": META}) is REVISIONS["2026-07-28"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -43,7 +46,7 @@ def test_a_correct_request():
 def test_the_order_of_the_checks(meta, fields, error):
     """Rule 6.4."""
     with pytest.raises(error):
-        modern.check_request(CIMultiDict(fields), "tools/list", {} if meta is None else {"_meta": meta})
+        modern.check_request(McpFields(CIMultiDict(fields)), "tools/list", {} if meta is None else {"_meta": meta})
 
 
 @pytest.mark.parametrize(
@@ -61,7 +64,8 @@ def test_the_order_of_the_checks(meta, fields, error):
 )
 def test_the_era_is_read_from_header_and_body(header, params, is_modern):
     """Rules 6.24 and 6.25."""
-    assert modern.speaks_modern(header, params) is is_modern
+    fields = {} if header is None else {"MCP-Protocol-Version": header}
+    assert modern.speaks_modern(McpFields(CIMultiDict(fields)), params) is is_modern
 
 
 def test_the_table_of_revisions():

@@ -118,8 +118,10 @@ def test_a_shape_is_small_and_holds_no_value(arguments: dict[str, object]) -> No
 
 
 def test_names_that_nobody_declared_are_digests() -> None:
-    assert audit_name("get_weather", known=True) == "get_weather"
-    assert audit_name("get_weather", known=False) == "sha256:" + hashlib.sha256(b"get_weather").hexdigest()[:16]
+    assert audit_name("get weather", known=True) == "get weather"
+    assert audit_name("get weather", known=False) == "sha256:" + hashlib.sha256(b"get weather").hexdigest()[:16]
+    assert audit_name("get_weather", known=False) == "get_weather"
+    assert audit_name("x" * 65, known=False).startswith("sha256:")
     assert audit_name("\ud800", known=False).startswith("sha256:")
 
 

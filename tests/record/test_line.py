@@ -26,9 +26,9 @@ words = st.text(max_size=20) | st.text(alphabet='ab"\\\x7f\n', max_size=5) | st.
 arguments = st.dictionaries(words, st.recursive(st.none() | st.integers() | words, lambda inner: st.lists(inner)))
 
 
-def about(**changed: Any) -> line.About | None:
+def about(*, accepted: bool = True, **changed: Any) -> line.About | None:
     who = {**WHO, **changed}
-    return line.describe(*(who[each] for each in WHO))
+    return line.describe(*(who[each] for each in WHO), accepted)
 
 
 def record(text: bytes) -> Any:
@@ -63,6 +63,14 @@ def test_what_has_to_be_cut_or_escaped_is_left_to_an_entry(name: str) -> None:
         assert line.accepted("r-1", common, {name: 1}) is None
 
 
+@pytest.mark.parametrize("name", ['"', "\\", "\x7f", "\n", "é", "\ud800", "x" * 300])
+def test_what_nobody_declared_is_written_as_its_digest(name: str) -> None:
+    for common in (about(name=name, accepted=False), about(method=name)):
+        assert common is not None
+        assert '"sha256:' in common[0].replace(WHO["session"], "")
+    assert about(name="plain", accepted=False) == about(name="plain")
+
+
 @given(arguments)
 def test_no_argument_gets_further_than_an_entry_would(
     tmp_path_factory: pytest.TempPathFactory, called: dict[str, Any]
@@ -86,5 +94,9 @@ def test_what_is_remembered_is_bounded() -> None:
     for number in range(3000):
         assert about(name=f"tool-{number}") is not None
         assert about(name="long-" * 100 + str(number)) is None
-    assert len(line._known) <= line._MAX_ABOUT
+        assert line.accepted("r-1", ("", ""), {"text": "x" * number}) is not None
+        assert line.accepted("r-1", ("", ""), {f"{number}-{each}-{'long' * 10}": 1 for each in range(16)}) is not None
+    for known in (line._known, line._shapes):
+        assert len(known) <= line._MAX_KNOWN
     assert all(sum(len(each or "") for each in key) <= line._MAX_CHARS for key in line._known)
+    assert all(len(each) <= line._MAX_CHARS for each in line._shapes)
