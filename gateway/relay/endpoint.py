@@ -124,7 +124,7 @@ class Endpoint:
             exchange = other.exchange(site, head, self.next_request(), loop.time())
         else:
             exchange = (Post if head.method == "POST" else Get)(site, head, self.next_request(), loop.time())
-        outcome = None
+        outcome: str | None = None
         try:
             if head.method == "OPTIONS":
                 exchange.outcome = "preflight"

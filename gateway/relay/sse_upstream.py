@@ -291,7 +291,7 @@ class SsePool(Pool):
         """Open the upstream's stream, and send initialize to where it says."""
         self._make_room()
         super().enter(True)
-        session = None
+        session: _Session | None = None
         try:
             fields = {**self._fields, "Accept": EVENT_STREAM}
             stream = await self._streams_session.request("GET", self._url, headers=fields, allow_redirects=False)

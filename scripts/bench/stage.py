@@ -188,6 +188,6 @@ def _start(subject: Subject, folder: Path, upstream: int, core: set[int], ending
     if subject.prepare is not None:
         subject.prepare(place)
     assert subject.command is not None
-    program = Program(subject.command(place), place.folder, core, environment())
+    program = Program(subject.command(place), place.folder, core, subject.environment())
     ending.enter_context(program)
     return Running(subject, port, program)

@@ -50,9 +50,13 @@ class Place:
         return f"http://127.0.0.1:{self.upstream_port}/mcp"
 
 
-def environment() -> dict[str, str]:
-    """For the programs that are started.  The gateway is the one that lies beside the benchmark."""
-    return {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
+def environment(*, compiled: bool = True) -> dict[str, str]:
+    """For the programs that are started.  The gateway is the one that lies beside the benchmark, with its core compiled
+    (docs/compiled.md) or as plain Python."""
+    project = HERE.parents[1]
+    if compiled and not (project / "build" / "compiled").exists():
+        raise FileNotFoundError("the core is not compiled yet: make compiled")
+    return {**os.environ, "PYTHONPATH": str(project / "build" / "compiled" if compiled else project)}
 
 
 Command = Callable[[Place], Sequence[str | Path]]
@@ -68,6 +72,7 @@ class Subject:
     ``path``        of its endpoint
     ``fields``      header fields that its clients send
     ``is_loose``    it says the same in other bytes than the server
+    ``environment`` gives what it is started with
     ``prepare``     run once before it is started, with the configuration written; raises OSError or SubprocessError
     """
 
@@ -79,6 +84,7 @@ class Subject:
     fields: Mapping[str, str] = field(default_factory=dict)
     is_loose: bool = False
     prepare: Callable[[Place], None] | None = None
+    environment: Callable[[], Mapping[str, str]] = environment
 
 
 # -- proxies that understand nothing -----------------------------------------------------------------------------------
@@ -174,6 +180,8 @@ def gateway(
     hooks: Sequence[Any] = DEFAULT_HOOKS,
     audit: str = "best_effort",
     listen: Mapping[str, Any] | None = None,
+    *,
+    compiled: bool = True,
 ) -> Subject:
     """The gateway as the process that operators start, with these hooks."""
 
@@ -194,6 +202,7 @@ def gateway(
         lambda place: [MCPGW, "serve", "--config", write(place)],
         fields={"Authorization": f"Bearer {TOKEN}"},
         prepare=approve,
+        environment=lambda: environment(compiled=compiled),
     )
 
 
@@ -241,6 +250,7 @@ SUBJECTS: tuple[Subject, ...] = (
     Subject("aiohttp-relay", "bare aiohttp, tuned, no rules", _relay("relay_aiohttp")),
     gateway("gateway", "policy, pins, sanitize, rate limit, audit best_effort"),
     gateway("gateway-full-lane", "the same without the short lane", listen={"short_lane": False}),
+    gateway("gateway-python", "as gateway, without the compiled core", compiled=False),
     gateway("gateway-all", "every built-in hook", ALL_HOOKS),
     gateway("gateway-durable", "as gateway, audit required", audit="required"),
 )
