@@ -25,8 +25,8 @@ __all__ = ["Site"]
 class Site:
     """What one running gateway consists of, apart from its sockets.
 
-    ``max_message_size`` and ``inline_message`` are those of ``limits``, ``max_result_sizes`` are the upstreams' own limits,
-    by name.
+    ``max_message_size`` and ``inline_message`` are those of ``limits``; ``max_result_sizes`` are the upstreams' own
+    limits, by name.
     ``draining`` is set once the gateway has been told to stop: new requests are refused, streams end.
     """
 

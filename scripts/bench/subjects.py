@@ -50,7 +50,7 @@ class Place:
         return f"http://127.0.0.1:{self.upstream_port}/mcp"
 
 
-def environment(*, compiled: bool = True) -> dict[str, str]:
+def environment(*, compiled: bool = False) -> dict[str, str]:
     """For the programs that are started.  The gateway is the one that lies beside the benchmark, with its core compiled
     (docs/compiled.md) or as plain Python."""
     project = HERE.parents[1]
