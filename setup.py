@@ -20,7 +20,7 @@ PLAIN = {
         "argument_options", "checks", "conditions", "gitleaks", "loading", "ruleset", "schema_cost", "schemas",
     },
     "protocol": {"errors"},
-    "relay": {"admin", "connections", "http_sse", "server", "sse_session", "sse_upstream"},
+    "relay": {"admin", "connections", "http_sse", "server", "sse_session"},
 }  # fmt: skip
 
 

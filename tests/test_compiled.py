@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import os
+import pkgutil
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,7 @@ def compiled_modules() -> list[Path]:
 
 
 MODULES = compiled_modules()
+COMPILED = pytest.mark.skipif("build/compiled" not in os.environ.get("PYTHONPATH", ""), reason="runs with COMPILED=1")
 IDS = [str(path.relative_to(PROJECT)) for path in MODULES]
 
 
@@ -41,13 +43,27 @@ def test_the_rooms_of_a_message_are_compiled() -> None:
     assert {"strict.py", "chain.py", "sanitize.py", "intake.py", "lane.py"} <= {path.name for path in MODULES}
 
 
-@pytest.mark.skipif("build/compiled" not in os.environ.get("PYTHONPATH", ""), reason="runs with COMPILED=1")
+@COMPILED
 @pytest.mark.parametrize("path", MODULES, ids=IDS)
 def test_what_runs_is_the_compiled_core(path: Path) -> None:
     assert gateway.__file__ == str(PROJECT / "build" / "compiled" / "gateway" / "__init__.py")
     module = importlib.import_module(".".join(path.relative_to(PROJECT).with_suffix("").parts))
     assert module.__file__ is not None
     assert module.__file__.endswith(".so")
+
+
+@COMPILED
+def test_what_is_plain_derives_from_nothing_that_is_compiled() -> None:
+    """The interpreter finds that out when one is made."""
+    modules = [importlib.import_module(each.name) for each in pkgutil.walk_packages(gateway.__path__, "gateway.")]
+    native = {each.__name__ for each in modules if str(each.__file__).endswith(".so")}
+    assert native
+    for module in modules:
+        classes = [
+            each for each in vars(module).values() if isinstance(each, type) and each.__module__ == module.__name__
+        ]
+        for each in classes if module.__name__ not in native else ():
+            assert not [base for base in each.__mro__ if base.__module__ in native], each
 
 
 def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
