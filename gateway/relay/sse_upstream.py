@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -64,12 +64,14 @@ class _Answer:
     __slots__ = ("_over", "content", "headers", "status")
 
     def __init__(
-        self, status: int, content: Outlet | None = None, over: Callable[[], None] | None = None, **fields: str
+        self,
+        status: int,
+        content: Outlet | None = None,
+        over: Callable[[], None] | None = None,
+        fields: Mapping[str, str] | None = None,
     ) -> None:
         self.status = status
-        self.headers: MultiMapping[str] = CIMultiDictProxy(
-            CIMultiDict({name.replace("_", "-"): value for name, value in fields.items()})
-        )
+        self.headers: MultiMapping[str] = CIMultiDictProxy(CIMultiDict(fields or {}))
         if content is None:
             content = Outlet(None, None, lambda _: None)
             content.end()
@@ -185,7 +187,7 @@ class SsePool(Pool):
         if forward.method == "GET":
             if session.switch.is_listened_to:
                 return _Answer(409)
-            return _Answer(200, session.switch.listen(), Content_Type=EVENT_STREAM)
+            return _Answer(200, session.switch.listen(), fields={"Content-Type": EVENT_STREAM})
         if type(message) is dict and "method" in message and "id" in message:
             return await self._ask(session, message, forward)
         return await self._tell(session, message, forward)
@@ -225,7 +227,9 @@ class SsePool(Pool):
             session.switch.cancel((message.get("params") or {}).get("requestId"))
         return response
 
-    async def _ask(self, session: _Session, message: dict[str, Any], forward: Forward, **fields: str) -> UpstreamAnswer:
+    async def _ask(
+        self, session: _Session, message: dict[str, Any], forward: Forward, own: dict[str, str] | None = None
+    ) -> UpstreamAnswer:
         """Send a request.  Some servers answer its POST first, others last: what comes first decides, or that nothing
         does."""
         meta = (message.get("params") or {}).get("_meta")
@@ -255,7 +259,8 @@ class SsePool(Pool):
             super().finish(response)
         else:
             posting.add_done_callback(lambda task: self._posted(task, outlet))
-        return _Answer(200, outlet, lambda: self._answered(session, posting), Content_Type=EVENT_STREAM, **fields)
+        fields = {"Content-Type": EVENT_STREAM, **(own or {})}
+        return _Answer(200, outlet, lambda: self._answered(session, posting), fields)
 
     async def _attempt(self, session: _Session, forward: Forward) -> ClientResponse | Exception:
         try:
@@ -307,7 +312,7 @@ class SsePool(Pool):
                 super().leave(True)
         answer: UpstreamAnswer | None = None
         try:
-            answer = await self._ask(session, message, forward, Mcp_Session_Id=session.id)
+            answer = await self._ask(session, message, forward, {SESSION_ID: session.id})
         finally:
             if not isinstance(answer, _Answer):
                 self._end(session)
