@@ -85,7 +85,9 @@ class _Answer:
             self._over()
             self._over = None
 
-    release = close
+    def release(self) -> None:
+        """The same: there is no connection to use again."""
+        self.close()
 
 
 class _Session:
