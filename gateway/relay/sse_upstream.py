@@ -298,7 +298,7 @@ class SsePool(Pool):
         """Open the upstream's stream, and send initialize to where it says."""
         self._make_room()
         super().enter(True)
-        session: _Session | None = None
+        begun = False
         try:
             fields = {**self._fields, "Accept": EVENT_STREAM}
             stream = await self._streams_session.request("GET", self._url, headers=fields, allow_redirects=False)
@@ -306,11 +306,12 @@ class SsePool(Pool):
                 return stream  # the core says what is wrong with it
             try:
                 session = await self._open(stream)
-            finally:
-                if session is None:
-                    stream.close()
+            except BaseException:
+                stream.close()
+                raise
+            begun = True
         finally:
-            if session is None:
+            if not begun:
                 super().leave(True)
         answer: UpstreamAnswer | None = None
         try:
