@@ -105,12 +105,12 @@ class UpstreamSide:
         """Whether these bytes are all of a known answer; the listener has got it, then."""
         if not self._before_answer or self.listener is None:
             return False
-        end = data.find(b"\r\n\r\n") + 4
-        known = self._known._heads.get(data[:end])
-        if known is None or len(data) != end + known.length:
+        found = self._known.find(data)
+        if found is None:
             return False
         self._before_answer = False
-        self.listener.upstream_answered(known, data[end:])
+        known, body = found
+        self.listener.upstream_answered(known, body)
         return True
 
     def begin(self) -> bool:
