@@ -111,14 +111,17 @@ class Limiter:
         limits = account.requests.get(upstream)
         _charge(account.elsewhere if limits is None else limits, now)
 
+    def limits_tools(self, client: str, policy_name: str) -> bool:
+        """Whether the client has limits for tools at all."""
+        return bool(self._accounts[client, policy_name].tools)
+
     def admit_tool(self, client: str, policy_name: str, tool: str, now: float) -> None:
         """Charge a call to every bucket of ``rate_limits.tools`` whose pattern matches; raises RateLimited.
 
         The request itself was charged by :meth:`admit` and stays so when the tool's bucket is empty.
         """
         tools = self._accounts[client, policy_name].tools
-        if tools:
-            _charge(tuple([limit for patterns, limit in tools if tool in patterns]), now)
+        _charge(tuple([limit for patterns, limit in tools if tool in patterns]), now)
 
 
 class Concurrency:

@@ -76,7 +76,7 @@ class Admission:
     """Who may go on, and where to. ``max_body`` in bytes, ``max_body_key`` the configuration key that says so.
 
     ``supported``   the revisions that the client may speak with the upstream, oldest first
-    ``is_allowed``  whether its policy allows the upstream at all
+    ``is_allowed``  whether its policy allows the upstream at all, ``limits_tools`` whether it limits calls of tools
     ``bound``       what ids are bound to where a request has no session
     """
 
@@ -88,6 +88,7 @@ class Admission:
     max_body_key: str
     supported: tuple[str, ...]
     is_allowed: bool
+    limits_tools: bool
     bound: Session
 
 
@@ -280,6 +281,7 @@ class Gate:
             key,
             supported,
             upstream_allowed(policy, upstream),
+            self._limiter.limits_tools(client, policy_name),
             Session("", "", client, upstream, None, {}),
         )
 

@@ -67,6 +67,9 @@ class Intake(AnsweredExchange):
     _reader: Reader | None = None
     _judged_early = False
     _is_batch = False
+    # Of a batch: the messages that are not judged yet, last first, and those that may go upstream.
+    _waiting: list[Message]
+    _passed: list[Message]
     # Goes on with a batch when a hook that was asked about one of its messages has answered.
     _next: Callable[[], Any] | None = None
 
@@ -77,8 +80,6 @@ class Intake(AnsweredExchange):
         # The client's body; later the upstream's, where that is needed whole.
         self._body = bytearray()
         self._tokens: list[RequestId] = []
-        self._waiting: list[Message] = []
-        self._passed: list[Message] = []
         self._refused: list[dict[str, Any]] = []
         self._opened: list[RequestId] = []
 
@@ -305,7 +306,7 @@ class Intake(AnsweredExchange):
 
     def _check_rate(self, message: Message, now: float) -> None:
         assert self.admission is not None
-        if message.method == "tools/call":
+        if self.admission.limits_tools and message.method == "tools/call":
             name = message.params.get("name")
             if isinstance(name, str):
                 self.site.limiter.admit_tool(self.admission.client, self.admission.policy_name, name, now)
@@ -403,6 +404,7 @@ class Intake(AnsweredExchange):
             self._check_method(message, now)
         self._waiting = [self._client_response(each) if each.is_response else each for each in messages]
         self._waiting.reverse()
+        self._passed = []
         return self._judge_next()
 
     def _judge_next(self) -> Forward | Reply | None:

@@ -225,7 +225,11 @@ class Post(Intake):
         message = self._by_the_rules(Message(envelope, document, Sender.SERVER, call))
         if message.document is not document:
             body = dumps(message.document)
-        return self._judge(message, lambda outcome: self._finish_judged(message, body, outcome))  # type: ignore[no-any-return]
+        outcome = self._ask(message)
+        if outcome is None:
+            self._then = partial(self._finish_judged, message, body)
+            return None
+        return self._finish_judged(message, body, outcome)
 
     def _finish_judged(self, message: Message, body: bytes, outcome: Outcome) -> Reply:
         document = self._answer_document(message, outcome)
