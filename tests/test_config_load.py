@@ -12,11 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import gateway
 from gateway.config import Config, ConfigErrors, load
 from gateway.config.document import Document, read
 
-CONFIG = Path(gateway.__file__).parents[1] / "config"
+CONFIG = Path(__file__).parents[1] / "config"
 DIGEST = "a" * 64
 
 GOOD = f"""\

@@ -16,14 +16,13 @@ import pytest
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
-import gateway
 from gateway.cli import main
 from gateway.config import Config, Section, load, units, values
 from gateway.config.document import read
 from gateway.protocol import errors
 from gateway.wire import errors as wire_errors
 
-ROOT = Path(gateway.__file__).parents[1]
+ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 
 Row = dict[str, str]

@@ -92,7 +92,7 @@ class AnsweredExchange(LargeExchange):
             return self._counted(self._broken(flood))
         self._frames.extend(frames)
         data = self._relay()
-        if self._may_part and self._decoder.waiting > self.site.config.limits.inline_message:
+        if self._may_part and self._decoder.waiting > self.site.inline_message:
             data += self._part_event()
         return self._counted(data)
 
@@ -236,8 +236,11 @@ class AnsweredExchange(LargeExchange):
             except UpstreamError as forbidden:
                 return self._broken(forbidden)
             rewritten = rewritten or message.document is not document
-        data: bytes | None = self._judge(message, lambda outcome: self._emit(message, frame, outcome, rewritten))
-        return data
+        outcome = self._ask(message)
+        if outcome is None:
+            self._then = lambda outcome: self._emit(message, frame, outcome, rewritten)
+            return None
+        return self._emit(message, frame, outcome, rewritten)
 
     def _take_apart(self, frame: sse.Frame, batch: list[Any]) -> bytes:
         """A batch (rule 4.9) becomes an event for each of its messages; the last one has the id.  Raises PeerError."""

@@ -141,7 +141,7 @@ class Post(Intake):
             raise UpstreamTooLarge(f"the upstream's answer is larger than {limit} bytes", key="limits.max_message_size")
         if self._held is None:
             self._body += chunk
-            if self._may_part and self._collected > self.site.config.limits.inline_message:
+            if self._may_part and self._collected > self.site.inline_message:
                 self._begin_streaming()
             if not self.is_streaming:
                 self._check_size(self.site.max_result_sizes[self.upstream], self._collected)

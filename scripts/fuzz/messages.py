@@ -85,12 +85,13 @@ class Messages(Target):
     def _check_request(
         self, fields: CIMultiDict[str], method: str, params: dict[str, Any], known: Any, source: random.Random
     ) -> None:
-        modern.speaks_modern(fields.get(headers.VERSION), params)
-        self._ours(modern.check_request, fields, method, params)
-        self._ours(headers.check_mirrored, fields, method, params)
+        said = headers.McpFields(fields)
+        modern.speaks_modern(said, params)
+        self._ours(modern.check_request, said, method, params)
+        self._ours(headers.check_mirrored, said, method, params)
         mirrored = CIMultiDict(headers.mirrored_fields(method, params))
         if headers.NAME in mirrored:
-            headers.check_mirrored(mirrored, method, params)
+            headers.check_mirrored(headers.McpFields(mirrored), method, params)
             assert headers.is_clean(mirrored[headers.NAME]), "a value that cannot be a header field"
         call = Call(7, method)
         stream = source.choice(("post", "get", "listen"))
