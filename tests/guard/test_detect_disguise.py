@@ -357,3 +357,22 @@ def test_disguises_have_a_budget(unit: str) -> None:
     verdict = run(result("tools/call", a=unit * 1_001 + GITHUB), hook)[2]
     assert isinstance(verdict, Block)
     assert verdict.error.reason == "too-many-secrets"
+
+
+def test_places_are_right_behind_secrets_that_run_into_each_other() -> None:
+    """Beside characters of several octets, where a match that is not disguised ends behind the next one's beginning."""
+    glued = "glpat-q7w2e9r4t6y1u8i3o5p0-----BEGIN EC PRIVATE KEY-----"
+    hidden = b64(f"token={GITHUB}")
+    cleaned = clean(f"\u00fc{hidden}%41{glued}{hidden}\u00fc{GITHUB}")
+    assert hidden not in cleaned
+    assert GITHUB not in cleaned
+    assert "q7w2e9r4" not in cleaned
+    assert cleaned.startswith("\u00fc[redacted:github-token]")
+    assert cleaned.endswith("[redacted:github-token]\u00fc[redacted:github-token]")
+
+
+def test_a_key_that_follows_a_token_at_once_is_found() -> None:
+    body = "q7w2e9r4t6y1u8i3o5p0K3M7P2R9T4V6X8Z1B5D0Abq7w2e9r4t6y1u8i3o5p0K3"
+    key = f"-----BEGIN EC PRIVATE KEY-----\n{body}\n-----END EC PRIVATE KEY-----"
+    cleaned = clean(f"glpat-q7w2e9r4t6y1u8i3o5p0{key}")
+    assert cleaned == "[redacted:gitlab-token][redacted:private-key]"

@@ -133,7 +133,7 @@ def test_the_example_of_an_operators_file(project: Path) -> None:
         ("acme-secret-project", "block", False),
         ("acme-internal-host", "flag", False),
     ]
-    assert select([*default_rules(), *rules], ["github-token"])[0].id == "github-fine-grained-token"
+    assert select([*default_rules(), *rules], ["github-token"])[1].id == "github-fine-grained-token"
 
 
 @pytest.mark.parametrize(
