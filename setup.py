@@ -13,8 +13,8 @@ from setuptools import setup
 # The rooms that a message passes through.
 ROOMS = ("wire", "protocol", "guard", "identity", "record", "relay")
 
-# What stays Python in them: what runs once at the start, what waits for the network in any case, and what derives from
-# classes of aiohttp's.
+# What stays Python in them: what runs at the start or for refusals, what is thin around libraries in C or waits for the
+# network, and what derives from classes of aiohttp's.
 PLAIN = {
     "guard": {
         "argument_options", "checks", "conditions", "gitleaks", "loading", "ruleset", "schema_cost", "schemas",

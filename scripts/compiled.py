@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> None:
     elif not arguments:
         tree()
     else:
-        sys.exit(f"usage: python -m scripts.compiled [--wheel], not {' '.join(arguments)}")
+        sys.exit(f"usage: python scripts/compiled.py [--wheel], not {' '.join(arguments)}")
 
 
 def tree() -> None:
@@ -50,6 +50,9 @@ def tree() -> None:
 
 def wheel() -> None:
     """Make a wheel for this Python and this platform."""
+    # What an earlier build left there would be packed, too.
+    for left in (*BUILD.glob("lib*"), *BUILD.glob("bdist*")):
+        shutil.rmtree(left)
     _run(
         sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", "dist", "."
     )

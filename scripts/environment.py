@@ -27,17 +27,17 @@ PIP_INSTALL = (PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version
 
 # A stamp says that its stage was installed from the setup.cfg of that time.
 STAGES = {"run": "demo", "test": "demo,test", "check": "demo,test,check", "bench": "demo", "compile": "compile"}
-SOURCES = (PROJECT / "setup.cfg", PROJECT / "setup.py", PROJECT / "pyproject.toml", Path(__file__).resolve())
+SOURCES = (PROJECT / "setup.cfg", PROJECT / "pyproject.toml", Path(__file__).resolve())
 
 # The TypeScript SDK's needs (`crypto` is global); Debian 12 has Node.js 18.
 NODE = (20,)
 # Program -> Debian packages: for the benchmark, which compiles its stub and its load generator, and for tests.
 BENCH_PROGRAMS = {"cc": "gcc libc6-dev", "nginx": "nginx", "haproxy": "haproxy"}
 PROGRAMS = {"systemd-analyze": "systemd", "curl": "curl", **BENCH_PROGRAMS}
-# What turns the compiled core's C into extension modules; Python's header files have to be those of this Python.
-COMPILE_PROGRAMS = {"cc": "gcc libc6-dev", "ccache": "ccache"}
 # Those of them that Debian starts, at once and with the machine.  Tests start their own.
 SERVICES = ("nginx", "haproxy")
+# What turns the compiled core's C into extension modules; Python's header files have to be those of this Python.
+COMPILE_PROGRAMS = {"cc": "gcc libc6-dev", "ccache": "ccache"}
 # Asked by Debian's packages before they start a service; 101 forbids it (invoke-rc.d(8)).
 POLICY = Path("/usr/sbin/policy-rc.d")
 
