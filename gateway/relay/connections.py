@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,9 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 
-from .upstream_side import UpstreamSide, readable
+from .upstream_side import UpstreamSide
 
 if TYPE_CHECKING:
-    import select
     from collections.abc import Callable
 
 __all__ = ["Connector", "UpstreamConnection"]
@@ -60,8 +60,12 @@ class UpstreamConnection(ResponseHandler):
     def is_readable(self) -> bool:
         """Whether the kernel holds bytes, an end or an error that the loop has not read yet."""
         if self._poll is None:
-            self._poll = readable(self.transport)
-        return self._poll is None or bool(self._poll.poll(0))
+            sock = self.transport.get_extra_info("socket") if self.transport is not None else None
+            if sock is None or sock.fileno() < 0:
+                return True
+            self._poll = select.poll()
+            self._poll.register(sock.fileno(), select.POLLIN)
+        return bool(self._poll.poll(0))
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)

@@ -7,7 +7,6 @@ A connection is aiohttp's to make, and to close; in between, it goes from reques
 from __future__ import annotations
 
 import asyncio
-import select
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
     from .lane import Lane
 
-__all__ = ["Idle", "KnownAnswer", "KnownAnswers", "UpstreamSide", "readable"]
+__all__ = ["Idle", "KnownAnswer", "KnownAnswers", "UpstreamSide"]
 
 # Heads of answers that are remembered, and how long one may be in bytes.
 _KNOWN_HEADS = 256
@@ -63,24 +62,13 @@ class KnownAnswers:
             self._heads[data[:end]] = KnownAnswer(message.code, message.headers, length)
 
 
-def readable(transport: Any) -> select.poll | None:
-    """What tells by ``poll(0)`` whether the kernel holds bytes, an end or an error that the loop has not read yet; None
-    where there is no socket any more."""
-    sock = transport.get_extra_info("socket") if transport is not None else None
-    if sock is None or sock.fileno() < 0:
-        return None
-    poll = select.poll()
-    poll.register(sock.fileno(), select.POLLIN)
-    return poll
-
-
 class UpstreamSide:
     """One connection to an upstream, in the hands of whoever took it from ``idle``.
 
     ``connection`` is aiohttp's, ``protocol`` its UpstreamConnection; ``listener`` is told what comes, if a lane has it.
     """
 
-    __slots__ = ("_before_answer", "_connection", "_idle", "_known", "_parsed", "_poll", "listener", "protocol",
+    __slots__ = ("_before_answer", "_connection", "_idle", "_known", "_parsed", "listener", "protocol",
                  "since", "transport")  # fmt: skip
 
     def __init__(self, connection: Any, idle: Idle, known: KnownAnswers) -> None:
@@ -91,7 +79,6 @@ class UpstreamSide:
         self._connection: Any = connection
         self._idle = idle
         self._known = known
-        self._poll: Any = None
         self._before_answer = False
         self._parsed = True
         self.protocol.side = self
@@ -146,13 +133,7 @@ class UpstreamSide:
 
     def is_quiet(self) -> bool:
         """Whether the connection is open and nothing has come on it since its last answer."""
-        if self.transport.is_closing():
-            return False
-        if self._poll is None:
-            self._poll = readable(self.transport)
-            if self._poll is None:
-                return False
-        return not self._poll.poll(0)
+        return not (self.transport.is_closing() or self.protocol.is_readable)
 
 
 class Idle:
